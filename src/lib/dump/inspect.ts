@@ -1,0 +1,144 @@
+import {createHash, type Hash} from 'node:crypto';
+import {Transform} from 'node:stream';
+import {BackupError} from '../errors.ts';
+import type {DumpContents, TableContents} from './contents.ts';
+import {countLines} from './count-lines.ts';
+import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
+
+/** What a dump said about itself and held. */
+export interface Inspection {
+  contents: DumpContents;
+  /** All of the dump, in bytes. */
+  bytes: number;
+  /** pg_dump's closing line was there. */
+  isComplete: boolean;
+  /** Psql commands in the dump that pg_dump would not have written; empty in a dump that can be trusted. */
+  commands: string[];
+}
+
+/** Counts and digests the parts of a dump as the scanner names them. */
+class Inspector implements DumpHandler {
+  readonly #tables: TableContents[] = [];
+  readonly #schema = createHash('sha256');
+  #schemaBytes = 0;
+  #isComplete = false;
+  readonly #commands: string[] = [];
+  #table: {statement: CopyStatement; rows: number; bytes: number; hash: Hash} | undefined;
+
+  sql(bytes: Buffer): void {
+    this.#schema.update(bytes);
+    this.#schemaBytes += bytes.length;
+  }
+
+  restrict(): void {}
+
+  version(): void {}
+
+  command(line: Buffer): void {
+    if (this.#commands.length < 10) this.#commands.push(line.toString().trim().slice(0, 80));
+  }
+
+  transaction(line: Buffer): void {
+    this.sql(line);
+  }
+
+  entry(line: Buffer): void {
+    this.sql(line);
+  }
+
+  complete(line: Buffer): void {
+    this.#isComplete = true;
+    this.sql(line);
+  }
+
+  copyStart(statement: CopyStatement, line: Buffer): void {
+    this.sql(line);
+    this.#table = {statement, rows: 0, bytes: 0, hash: createHash('sha256')};
+  }
+
+  copyData(bytes: Buffer): void {
+    const table = this.#table;
+    if (!table) return;
+    table.hash.update(bytes);
+    table.bytes += bytes.length;
+    table.rows += countLines(bytes);
+  }
+
+  copyEnd(line: Buffer): void {
+    if (this.#table) {
+      const {statement, rows, bytes, hash} = this.#table;
+      this.#tables.push({...statement, rows, bytes, sha256: hash.digest('hex')});
+    }
+    this.#table = undefined;
+    this.sql(line);
+  }
+
+  result(bytes: number): Inspection {
+    return {
+      contents: {tables: this.#tables, schema: {bytes: this.#schemaBytes, sha256: this.#schema.digest('hex')}},
+      bytes,
+      isComplete: this.#isComplete,
+      commands: this.#commands,
+    };
+  }
+}
+
+/** A tap that looks at a dump as it flows by, and changes nothing. */
+export interface InspectTap extends Transform {
+  /** @throws Error before the end of the stream */
+  readonly inspection: Inspection;
+}
+
+/**
+ * Makes a tap for one dump.
+ * @param onBytes is told the running total of bytes at every chunk
+ * @throws (the stream) BackupError DUMP_UNREADABLE when the dump is cut off
+ */
+export function inspect(onBytes: (total: number) => void = () => {}): InspectTap {
+  const inspector = new Inspector();
+  const scanner = new DumpScanner(inspector);
+  let bytes = 0;
+  let inspection: Inspection | undefined;
+  const tap = new Transform({
+    highWaterMark: 4 << 20,
+    transform(chunk: Buffer, _encoding, done) {
+      try {
+        scanner.write(chunk);
+        bytes += chunk.length;
+        onBytes(bytes);
+        done(null, chunk);
+      } catch (error) {
+        done(error as Error);
+      }
+    },
+    flush(done) {
+      try {
+        scanner.end();
+        inspection = inspector.result(bytes);
+        done();
+      } catch (error) {
+        done(error as Error);
+      }
+    },
+  });
+  return Object.defineProperty(tap, 'inspection', {
+    get() {
+      if (!inspection) throw new Error('the dump has not been read to its end');
+      return inspection;
+    },
+  }) as InspectTap;
+}
+
+/**
+ * Refuses a dump that pg_dump did not finish.
+ * @throws BackupError DUMP_UNREADABLE
+ */
+export function requireComplete(inspection: Inspection): void {
+  if (inspection.isComplete) return;
+  throw new BackupError('The dump is not complete', {
+    code: 'DUMP_UNREADABLE',
+    kind: 'integrity',
+    reason: "pg_dump's closing line (PostgreSQL database dump complete) is missing",
+    hint: 'pg_dump was ended before it was done: take another backup, and restore from an earlier one.',
+  });
+}

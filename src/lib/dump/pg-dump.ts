@@ -1,0 +1,69 @@
+import type {Readable} from 'node:stream';
+import {BackupError, interruption} from '../errors.ts';
+import {type Connection, clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
+import {describeFailure, processFailure, readFrom} from '../postgres/process.ts';
+import type {Tool} from '../postgres/tools.ts';
+
+export interface DumpOptions {
+  connection: Connection;
+  pgDump: Tool;
+  /** The environment of this process, from which pg_dump inherits a few harmless names. */
+  inherited: Readonly<Record<string, string | undefined>>;
+  /** Patterns of tables whose rows are left out (`--exclude-table-data`). */
+  excludeTableData?: readonly string[];
+  signal?: AbortSignal | undefined;
+}
+
+/** How long to wait for a table lock that a migration holds, in milliseconds; without it pg_dump waits for ever. */
+const lockWaitMs = 60_000;
+
+/** pg_dump's arguments. The connection goes by the environment: arguments can be read by everybody on the machine. */
+export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'excludeTableData'>): string[] {
+  return [
+    '--format=plain',
+    // A restore into a database that has these objects replaces them.
+    '--clean',
+    '--if-exists',
+    // Roles differ between servers, and a managed server refuses to change owners.
+    '--no-owner',
+    '--no-privileges',
+    `--lock-wait-timeout=${lockWaitMs}`,
+    '--no-password',
+    ...(options.excludeTableData ?? []).map((pattern) => `--exclude-table-data=${pattern}`),
+    `--dbname=${connectionArgument(options.connection)}`,
+  ];
+}
+
+/** Starts pg_dump. The stream fails before its end if pg_dump fails: translate that with `dumpError`. */
+export function startDump(options: DumpOptions): Readable {
+  const environment = clientEnvironment(options.connection, options.inherited);
+  return readFrom(options.pgDump.path, pgDumpArguments(options), {environment, signal: options.signal});
+}
+
+function dumpHint(reason: string, connection: Connection): string {
+  if (/row-level security/.test(reason)) {
+    return 'Give the role the right to read every row: ALTER ROLE … BYPASSRLS, or use the owner of the tables.';
+  }
+  if (/permission denied/.test(reason)) return 'Give the role the right to read every table: GRANT pg_read_all_data TO …';
+  if (/lock/.test(reason)) return 'A migration or another session holds a lock on a table: run the backup again after it.';
+  if (/no matching tables|no matching/.test(reason)) return 'Does the pattern of --exclude-table-data name a table that exists?';
+  return (
+    connection.warnings.find((text) => text.includes('pooler')) ??
+    'Was the connection lost, or the server restarted? Run the backup again; nothing was stored.'
+  );
+}
+
+/** The error for a pipeline whose pg_dump failed; undefined if it was something else that failed. */
+export function dumpError(error: unknown, options: DumpOptions): BackupError | undefined {
+  const failure = processFailure(error);
+  if (!failure) return undefined;
+  const interrupted = interruption(options.signal);
+  if (interrupted) return interrupted;
+  const reason = describeFailure(failure).replaceAll(/^pg_dump: (error: )?/gm, '');
+  return new BackupError('pg_dump failed', {
+    code: 'PG_DUMP_FAILED',
+    kind: 'postgres',
+    reason: `${describeConnection(options.connection)}: ${reason}`,
+    hint: dumpHint(reason, options.connection),
+  });
+}

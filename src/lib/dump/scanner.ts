@@ -1,0 +1,395 @@
+/**
+ * Reads a plain-format dump as it flows by: which bytes are COPY data, which are SQL, and which lines are neither. Works
+ * on any split of the dump into chunks, and keeps no more of it than one COPY statement.
+ *
+ * SQL is followed only as far as it takes to know what is inside quotes (PostgreSQL manual, 4.1 Lexical Structure), so
+ * that a function body which looks like a dump, or a name with a line break in it, is not mistaken for one.
+ */
+import {BackupError} from '../errors.ts';
+
+/** The head of a table's data, as pg_dump writes it. */
+export interface CopyStatement {
+  /** Schema and table as they stand in the dump, quoted where PostgreSQL quotes them: `public."Odd name"`. */
+  table: string;
+  /** The column list as it stands in the dump, without parentheses: `id, "Full name"`. */
+  columns: string;
+}
+
+/** Is told what the dump is made of, in order. All parts together are the dump, byte for byte. */
+export interface DumpHandler {
+  /** SQL text, in any pieces. */
+  sql(bytes: Buffer): void;
+  /** `\restrict TOKEN` or `\unrestrict TOKEN`: random in every dump. */
+  restrict(line: Buffer): void;
+  /** Any other psql command. pg_dump writes none into a dump of one database: it has been tampered with. */
+  command(line: Buffer): void;
+  /** `-- Dumped from database version …`, `-- Dumped by pg_dump version …`. */
+  version(line: Buffer): void;
+  /** `BEGIN;` or `COMMIT;`, which pg_dump writes round large objects. */
+  transaction(line: Buffer): void;
+  /** `-- Name: …; Type: …; Schema: …; Owner: …` (or `-- Data for Name: …`): a new object begins. */
+  entry(line: Buffer): void;
+  copyStart(statement: CopyStatement, line: Buffer): void;
+  /** Rows of the table, in any pieces: one line a row. */
+  copyData(bytes: Buffer): void;
+  /** The line `\.`. */
+  copyEnd(line: Buffer): void;
+  /** `-- PostgreSQL database dump complete`: pg_dump wrote all that it wanted to. */
+  complete(line: Buffer): void;
+}
+
+const newline = 0x0a;
+const copyTerminator = Buffer.from('\n\\.\n');
+const endOfData = Buffer.from('\\.\n');
+
+/**
+ * The longest line that is looked at as a whole. A COPY statement names at most 1,600 columns of 63 bytes each, quotes
+ * doubled: 0.2 MB.
+ */
+const longestLine = 1 << 20;
+
+/** How much SQL is made a string at a time; a scan stops at every statement, so this bounds what is converted twice. */
+const lexingWindow = 8192;
+
+const identifier = String.raw`(?:"(?:[^"]|"")+"|[^\s"().,;]+)`;
+const copyPattern = new RegExp(
+  String.raw`^COPY (${identifier}(?:\.${identifier})?) (?:\((${identifier}(?:, ${identifier})*)\))? ?FROM stdin;\n$`,
+);
+
+/** Lines that begin a statement and may be something other than SQL, by how they start. */
+const lineKinds = [
+  {prefix: 'COPY ', kind: 'copy'},
+  {prefix: '\\', kind: 'command'},
+  {prefix: '-- Dumped ', kind: 'version'},
+  {prefix: '-- Name: ', kind: 'entry'},
+  {prefix: '-- Data for Name: ', kind: 'entry'},
+  {prefix: '-- PostgreSQL database dump complete', kind: 'complete'},
+  {prefix: 'BEGIN;', kind: 'transaction'},
+  {prefix: 'COMMIT;', kind: 'transaction'},
+  {prefix: 'SET standard_conforming_strings = off;', kind: 'oldStrings'},
+] as const;
+
+type LineKind = (typeof lineKinds)[number]['kind'];
+
+/** Where in SQL the scanner is. */
+type Lexing =
+  | {in: 'plain' | 'string' | 'escapeString' | 'name' | 'lineComment'}
+  | {in: 'blockComment'; depth: number}
+  | {in: 'dollar'; tag: string};
+
+const plain: Lexing = {in: 'plain'};
+const special = /['"$;\n\\]|--?|\/\*?/g;
+const dollarTag = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$/y;
+const dollarTagBegun = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,62})?$/y;
+const identifierCharacter = /[A-Za-z0-9_$\x80-\xff]/;
+
+export class DumpScanner {
+  readonly #handler: DumpHandler;
+  /** Bytes that can only be understood with those that follow them. */
+  #carry: Buffer | undefined;
+  #inCopy = false;
+  /** Nothing of the COPY data has been seen yet. */
+  #copyIsFresh = false;
+  #lexing: Lexing = plain;
+  #atLineStart = true;
+  #atStatementStart = true;
+  /** The last two characters of plain SQL, which decide what a quote or a dollar sign after them means. */
+  #before = '';
+  /** Whether a backslash escapes in ordinary strings (`standard_conforming_strings = off`). */
+  #oldStrings = false;
+
+  constructor(handler: DumpHandler) {
+    this.#handler = handler;
+  }
+
+  write(chunk: Buffer): void {
+    let bytes = this.#carry ? Buffer.concat([this.#carry, chunk]) : chunk;
+    this.#carry = undefined;
+    while (bytes.length > 0) {
+      const consumed = this.#inCopy ? this.#scanCopy(bytes) : this.#scanSql(bytes, false);
+      if (consumed === 0) {
+        // A copy: the chunk may be a slice of a block that is used again.
+        this.#carry = Buffer.from(bytes);
+        return;
+      }
+      bytes = bytes.subarray(consumed);
+    }
+  }
+
+  /**
+   * Takes the end of the dump.
+   * @throws BackupError DUMP_UNREADABLE when the dump ends inside a table's data or a quoted text: it was cut off
+   */
+  end(): void {
+    let rest = this.#carry ?? Buffer.alloc(0);
+    this.#carry = undefined;
+    while (rest.length > 0 && !this.#inCopy) rest = rest.subarray(this.#scanSql(rest, true));
+    if (this.#inCopy || (this.#lexing.in !== 'plain' && this.#lexing.in !== 'lineComment')) {
+      throw new BackupError('The dump is cut off', {
+        code: 'DUMP_UNREADABLE',
+        kind: 'integrity',
+        reason: this.#inCopy ? 'it ends inside the data of a table' : 'it ends inside a quoted text',
+        hint: 'Take another backup: this one holds only a part of the database.',
+      });
+    }
+  }
+
+  /** Takes COPY data; gives how many bytes it took. */
+  #scanCopy(bytes: Buffer): number {
+    if (this.#copyIsFresh) {
+      const head = bytes.subarray(0, endOfData.length);
+      if (head.equals(endOfData)) return this.#endCopy(bytes, 0);
+      if (head.length < endOfData.length && endOfData.subarray(0, head.length).equals(head)) return 0;
+      this.#copyIsFresh = false;
+    }
+    const end = bytes.indexOf(copyTerminator);
+    if (end >= 0) {
+      this.#handler.copyData(bytes.subarray(0, end + 1));
+      return this.#endCopy(bytes, end + 1);
+    }
+    // The last bytes may be the beginning of the terminator.
+    let safe = bytes.length;
+    const lastBreak = bytes.lastIndexOf(newline);
+    if (lastBreak >= 0 && bytes.length - lastBreak < copyTerminator.length) {
+      const tail = bytes.subarray(lastBreak);
+      if (copyTerminator.subarray(0, tail.length).equals(tail)) safe = lastBreak;
+    }
+    if (safe > 0) this.#handler.copyData(bytes.subarray(0, safe));
+    return safe;
+  }
+
+  #endCopy(bytes: Buffer, start: number): number {
+    const end = start + endOfData.length;
+    this.#handler.copyEnd(bytes.subarray(start, end));
+    this.#inCopy = false;
+    this.#beginStatement();
+    return end;
+  }
+
+  #beginStatement(): void {
+    this.#atLineStart = true;
+    this.#atStatementStart = true;
+    this.#before = '';
+  }
+
+  /** Takes SQL text; gives how many bytes it took, 0 when it needs more to go on. */
+  #scanSql(bytes: Buffer, isLast: boolean): number {
+    if (this.#lexing.in === 'plain' && this.#atLineStart && this.#atStatementStart) {
+      const taken = this.#scanLine(bytes, isLast);
+      if (taken !== undefined) return taken;
+    }
+    const consumed = this.#lex(bytes, isLast);
+    if (consumed > 0) this.#handler.sql(bytes.subarray(0, consumed));
+    return consumed;
+  }
+
+  /** Takes a line that is not plain SQL. Gives undefined when this one is, 0 when that can't be said yet. */
+  #scanLine(bytes: Buffer, isLast: boolean): number | undefined {
+    const head = bytes.toString('latin1', 0, 40);
+    const match = lineKinds.find(({prefix}) => head.startsWith(prefix) || (!isLast && prefix.startsWith(head)));
+    if (!match) return undefined;
+    if (head.length < match.prefix.length) return 0;
+    let end = bytes.indexOf(newline) + 1;
+    if (match.kind === 'copy') {
+      // A line break inside a quoted name does not end the statement.
+      while (end > 0 && isInsideName(bytes.toString('latin1', 0, end))) end = bytes.indexOf(newline, end) + 1;
+    }
+    if (end === 0) {
+      if (!isLast) return bytes.length > longestLine ? undefined : 0;
+      end = bytes.length;
+    }
+    return this.#takeLine(match.kind, bytes.subarray(0, end)) ? end : undefined;
+  }
+
+  /** Hands a whole line to the handler; false when it turns out to be ordinary SQL. */
+  #takeLine(kind: LineKind, line: Buffer): boolean {
+    switch (kind) {
+      case 'copy': {
+        const match = copyPattern.exec(line.toString());
+        if (!match) return false;
+        this.#handler.copyStart({table: match[1] ?? '', columns: match[2] ?? ''}, line);
+        this.#inCopy = true;
+        this.#copyIsFresh = true;
+        return true;
+      }
+      case 'command':
+        if (/^\\(un)?restrict [A-Za-z0-9]+\n$/.test(line.toString('latin1'))) this.#handler.restrict(line);
+        else this.#handler.command(line);
+        return true;
+      case 'transaction':
+        if (!/^(BEGIN|COMMIT);\n?$/.test(line.toString('latin1'))) return false;
+        this.#handler.transaction(line);
+        return true;
+      case 'oldStrings':
+        this.#oldStrings = true;
+        return false;
+      default:
+        this.#handler[kind](line);
+        return true;
+    }
+  }
+
+  /**
+   * Follows quotes and comments until a line begins that has to be looked at, or until the bytes end.
+   * @returns how many bytes were understood
+   */
+  #lex(bytes: Buffer, isLast: boolean): number {
+    const text = bytes.toString('latin1', 0, lexingWindow);
+    const isLastText = isLast && text.length === bytes.length;
+    let at = 0;
+    while (at < text.length) {
+      const next = this.#lexing.in === 'plain' ? this.#lexPlain(text, at, isLastText) : this.#lexQuoted(text, at, isLastText);
+      if (next === undefined) return at;
+      at = next;
+      if (this.#lexing.in === 'plain' && this.#atLineStart && this.#atStatementStart) return at;
+    }
+    return at;
+  }
+
+  /** Takes plain SQL up to and with the next special character. Undefined: more is needed to understand it. */
+  #lexPlain(text: string, at: number, isLast: boolean): number | undefined {
+    special.lastIndex = at;
+    const match = special.exec(text);
+    const end = match ? match.index : text.length;
+    if (end > at) this.#passPlain(text.slice(at, end));
+    if (!match) return text.length;
+    const token = match[0];
+    const after = end + token.length;
+    // `-`, `/` and `$` may be the first half of something: say how far it went, and come back with more.
+    const needsMore = after === text.length && !isLast;
+    switch (token) {
+      case '\n':
+        this.#passPlain(token);
+        this.#atLineStart = true;
+        return after;
+      case ';':
+        this.#passPlain(token);
+        this.#atStatementStart = true;
+        return after;
+      case "'":
+        this.#atStatementStart = false;
+        this.#lexing = {in: this.#oldStrings || /(^|[^A-Za-z0-9_$\x80-\xff])[eE]$/.test(this.#before) ? 'escapeString' : 'string'};
+        return after;
+      case '"':
+        this.#atStatementStart = false;
+        this.#lexing = {in: 'name'};
+        return after;
+      case '--':
+        this.#lexing = {in: 'lineComment'};
+        return after;
+      case '/*':
+        this.#lexing = {in: 'blockComment', depth: 1};
+        return after;
+      case '\\':
+        this.#handler.command(Buffer.from(text.slice(end, end + 80), 'latin1'));
+        this.#passPlain(token);
+        return after;
+      case '$': {
+        if (identifierCharacter.test(this.#before.slice(-1))) break;
+        dollarTag.lastIndex = end;
+        const tag = dollarTag.exec(text)?.[0];
+        if (tag) {
+          this.#atStatementStart = false;
+          this.#lexing = {in: 'dollar', tag};
+          return end + tag.length;
+        }
+        dollarTagBegun.lastIndex = end;
+        if (!isLast && dollarTagBegun.test(text)) return end > at ? end : undefined;
+        break;
+      }
+      default:
+        if (needsMore) return end > at ? end : undefined;
+    }
+    this.#passPlain(token);
+    return after;
+  }
+
+  /** Notes what plain text means for what follows it. */
+  #passPlain(text: string): void {
+    this.#before = (this.#before + text.slice(-2)).slice(-2);
+    if (/\S/.test(text)) this.#atStatementStart = false;
+    this.#atLineStart = false;
+  }
+
+  /** Takes quoted text or a comment up to and with its end. Undefined: more is needed to understand it. */
+  #lexQuoted(text: string, at: number, isLast: boolean): number | undefined {
+    const lexing = this.#lexing;
+    switch (lexing.in) {
+      // A doubled quote ends the text and begins another: the same thing to us.
+      case 'string':
+        return this.#leaveAfter("'", text, at);
+      case 'name':
+        return this.#leaveAfter('"', text, at);
+      case 'lineComment': {
+        const end = text.indexOf('\n', at);
+        if (end < 0) return text.length;
+        // The line break itself belongs to plain SQL.
+        this.#lexing = plain;
+        return end;
+      }
+      case 'dollar': {
+        const end = text.indexOf(lexing.tag, at);
+        if (end >= 0) {
+          this.#leave();
+          return end + lexing.tag.length;
+        }
+        const safe = isLast ? text.length : text.length - lexing.tag.length + 1;
+        return safe > at ? safe : undefined;
+      }
+      case 'escapeString':
+        return this.#lexEscapeString(text, at, isLast);
+      case 'blockComment':
+        return this.#lexBlockComment(lexing.depth, text, at, isLast);
+      default:
+        return at;
+    }
+  }
+
+  #leave(): void {
+    this.#lexing = plain;
+    this.#before = '';
+  }
+
+  #leaveAfter(quote: string, text: string, at: number): number {
+    const end = text.indexOf(quote, at);
+    if (end < 0) return text.length;
+    this.#leave();
+    return end + 1;
+  }
+
+  #lexEscapeString(text: string, at: number, isLast: boolean): number | undefined {
+    for (let position = at; position < text.length; position += 1) {
+      const character = text[position];
+      if (character !== '\\' && character !== "'") continue;
+      const follower = text[position + 1];
+      if (follower === undefined && !isLast) return position > at ? position : undefined;
+      if (character === "'" && follower !== "'") {
+        this.#leave();
+        return position + 1;
+      }
+      position += 1;
+    }
+    return text.length;
+  }
+
+  #lexBlockComment(depth: number, text: string, at: number, isLast: boolean): number | undefined {
+    const mark = /\/\*|\*\//g;
+    mark.lastIndex = at;
+    const match = mark.exec(text);
+    if (match) {
+      const left = depth + (match[0] === '/*' ? 1 : -1);
+      this.#lexing = left === 0 ? plain : {in: 'blockComment', depth: left};
+      return mark.lastIndex;
+    }
+    const last = text.at(-1);
+    const safe = !isLast && (last === '*' || last === '/') ? text.length - 1 : text.length;
+    return safe > at ? safe : undefined;
+  }
+}
+
+/** Whether a text ends inside a double-quoted name. */
+function isInsideName(text: string): boolean {
+  let quotes = 0;
+  for (let at = text.indexOf('"'); at >= 0; at = text.indexOf('"', at + 1)) quotes += 1;
+  return quotes % 2 === 1;
+}

@@ -1,0 +1,33 @@
+/** How an operation tells what it is doing, to whoever shows it: a terminal, a log, a test. */
+
+/** Something worth showing. Progress carries running totals and comes at every chunk: a renderer throttles. */
+export type ProgressEvent =
+  | {type: 'started'; step: string}
+  | {type: 'progress'; step: string; bytes: number; totalBytes?: number}
+  | {type: 'finished'; step: string; note?: string}
+  | {type: 'skipped'; step: string; note: string}
+  | {type: 'failed'; step: string; note: string}
+  | {type: 'warning'; message: string};
+
+export type Observer = (event: ProgressEvent) => void;
+
+/** A step of an operation as shown to the user; steps with the same `group` run at the same time. */
+export interface Step {
+  id: string;
+  title: string;
+  group?: string;
+}
+
+/** Runs `work` as a step: started, then finished with the note that `note` makes of its result. */
+export async function asStep<T>(
+  observer: Observer,
+  step: string,
+  work: () => Promise<T>,
+  note?: (result: T) => string | undefined,
+): Promise<T> {
+  observer({type: 'started', step});
+  const result = await work();
+  const text = note?.(result);
+  observer(text === undefined ? {type: 'finished', step} : {type: 'finished', step, note: text});
+  return result;
+}

@@ -1,0 +1,79 @@
+/**
+ * Child processes: the one home of execa. Three of its traps are handled here and nowhere else: a pipeline over
+ * `child.stdout` resolves although the child failed (so `readable()`), the default buffer ends a stream at 100 MB, and
+ * arguments appear in its error messages (so nothing secret is an argument, and errors are translated by callers).
+ */
+import {execa, ExecaError} from 'execa';
+import type {Readable, Writable} from 'node:stream';
+
+/** What is left of a child that ended badly. */
+export interface ProcessFailure {
+  /** The last lines of its standard error, without the program's own prefix. */
+  stderr: string;
+  exitCode: number | undefined;
+  signal: string | undefined;
+  /** Set if the program could not be started. */
+  startError: string | undefined;
+}
+
+/** The facts of a failed child, if `error` is one. */
+export function processFailure(error: unknown): ProcessFailure | undefined {
+  if (!(error instanceof ExecaError)) return undefined;
+  const text = typeof error.stderr === 'string' ? error.stderr : Buffer.from(error.stderr ?? '').toString();
+  return {
+    stderr: text.trim().split('\n').slice(-12).join('\n'),
+    exitCode: error.exitCode,
+    signal: error.signal,
+    startError: error.exitCode === undefined && error.signal === undefined ? error.originalMessage : undefined,
+  };
+}
+
+/** One line that says how a child ended. */
+export function describeFailure(failure: ProcessFailure): string {
+  if (failure.startError) return failure.startError;
+  const ending = failure.signal ? `it was ended by ${failure.signal}` : `exit code ${failure.exitCode}`;
+  return failure.stderr ? failure.stderr : ending;
+}
+
+export interface ExecuteOptions {
+  environment?: Readonly<Record<string, string>>;
+  input?: string;
+  signal?: AbortSignal | undefined;
+  cwd?: string;
+}
+
+function common(options: {environment?: Readonly<Record<string, string>>; signal?: AbortSignal | undefined}) {
+  return {
+    env: options.environment ?? {},
+    extendEnv: false,
+    forceKillAfterDelay: 5000,
+    ...(options.signal ? {cancelSignal: options.signal} : {}),
+  } as const;
+}
+
+/** Runs a program to its end and gives its standard output. Rejects if it fails (see `processFailure`). */
+export async function execute(file: string, args: readonly string[], options: ExecuteOptions): Promise<string> {
+  const {stdout} = await execa(file, args, {
+    ...common(options),
+    ...(options.input === undefined ? {stdin: 'ignore' as const} : {input: options.input}),
+    ...(options.cwd ? {cwd: options.cwd} : {}),
+  });
+  return stdout;
+}
+
+export interface StreamOptions {
+  environment: Readonly<Record<string, string>>;
+  signal?: AbortSignal | undefined;
+}
+
+/** Starts a program and reads its standard output. The stream fails, before its end, if the program fails. */
+export function readFrom(file: string, args: readonly string[], options: StreamOptions): Readable {
+  const child = execa(file, args, {...common(options), stdin: 'ignore', encoding: 'buffer', buffer: {stdout: false}});
+  return child.readable();
+}
+
+/** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
+export function writeTo(file: string, args: readonly string[], options: StreamOptions): Writable {
+  const child = execa(file, args, {...common(options), stdout: 'ignore', encoding: 'buffer'});
+  return child.writable();
+}

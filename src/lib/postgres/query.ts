@@ -1,0 +1,101 @@
+/** Questions to a server, asked through psql: the same program, settings and certificates that the restore will use. */
+import {BackupError, interruption} from '../errors.ts';
+import {clientEnvironment, type Connection, connectionArgument, describeConnection} from './connection.ts';
+import {describeFailure, execute, processFailure} from './process.ts';
+import type {Tool} from './tools.ts';
+
+/** What it takes to talk to a database. */
+export interface Session {
+  connection: Connection;
+  psql: Tool;
+  /** The environment of this process, from which the child inherits a few harmless names. */
+  inherited: Readonly<Record<string, string | undefined>>;
+  signal?: AbortSignal | undefined;
+}
+
+/** psql prefixes that say nothing about the cause. */
+function withoutPrefix(stderr: string): string {
+  return stderr.replace(/^(psql: )?(error: |ERROR: +|FATAL: +)?/, '');
+}
+
+function connectHint(message: string, connection: Connection): string {
+  if (/password authentication failed|no password supplied/.test(message)) {
+    return 'Are the user and password in the URL right? Characters such as @ : / in a password may be percent-encoded.';
+  }
+  if (/does not exist/.test(message)) return 'Is the database name at the end of the URL right?';
+  if (/unsupported startup parameter/.test(message)) {
+    return 'This is a connection pooler (PgBouncer): use the direct address of the database, usually port 5432.';
+  }
+  if (/SSL|certificate/.test(message)) return 'Add ?sslmode=require to the URL if the server wants TLS.';
+  const pooler = connection.warnings.find((text) => text.includes('pooler'));
+  return pooler ?? 'Is the server running, and may this machine reach it (firewall, allow list, VPN)?';
+}
+
+/** The error for a psql that failed before or during a question. */
+function queryError(error: unknown, session: Session): BackupError {
+  const failure = processFailure(error);
+  const reason = withoutPrefix(failure ? describeFailure(failure) : String(error));
+  // psql exits 2 when the connection was refused or lost, 1 or 3 when the server refused a statement.
+  const unreachable = failure?.exitCode === 2 || failure?.startError !== undefined;
+  const where = describeConnection(session.connection);
+  return new BackupError(unreachable ? `Cannot connect to PostgreSQL at ${where}` : `A query failed on ${where}`, {
+    code: unreachable ? 'POSTGRES_UNREACHABLE' : 'POSTGRES_QUERY_FAILED',
+    kind: 'postgres',
+    reason,
+    hint: connectHint(reason, session.connection),
+  });
+}
+
+/**
+ * Runs SQL and gives what it printed: unaligned, tuples only. Each statement is a transaction of its own.
+ * @throws BackupError POSTGRES_UNREACHABLE, POSTGRES_QUERY_FAILED, or the interruption
+ */
+export async function query(session: Session, sql: string): Promise<string> {
+  const args = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', `--dbname=${connectionArgument(session.connection)}`];
+  const environment = {...clientEnvironment(session.connection, session.inherited), PGCLIENTENCODING: 'UTF8'};
+  try {
+    return await execute(session.psql.path, args, {environment, input: sql, signal: session.signal});
+  } catch (error) {
+    throw interruption(session.signal) ?? queryError(error, session);
+  }
+}
+
+/** Runs a SELECT of one JSON value and parses it. */
+export async function queryJson(session: Session, sql: string): Promise<unknown> {
+  return JSON.parse(await query(session, sql));
+}
+
+/** A name as an SQL identifier. */
+export function quoteIdentifier(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** A text as an SQL literal (standard_conforming_strings is pinned on). */
+export function quoteLiteral(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
+}
+
+/** Starts every question: what the server is, before anything is asked of it. */
+export interface ServerFacts {
+  /** As the server says it: `15.14 (Debian 15.14-1)`. */
+  version: string;
+  major: number;
+  database: string;
+  /** `pg_database_size`, in bytes. */
+  sizeBytes: number;
+  encoding: string;
+}
+
+/** Asks a server what it is. */
+export async function serverFacts(session: Session): Promise<ServerFacts> {
+  const facts = (await queryJson(
+    session,
+    `SELECT pg_catalog.json_build_object(
+       'version', current_setting('server_version'),
+       'major', current_setting('server_version_num')::int / 10000,
+       'database', current_database(),
+       'sizeBytes', pg_catalog.pg_database_size(current_database()),
+       'encoding', current_setting('server_encoding'))`,
+  )) as ServerFacts;
+  return facts;
+}

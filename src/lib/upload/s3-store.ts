@@ -1,0 +1,318 @@
+/** Cloudflare R2, and any store that speaks S3: the one home of the AWS SDK. */
+import {
+  AbortMultipartUploadCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+} from '@aws-sdk/client-s3';
+import {Upload} from '@aws-sdk/lib-storage';
+import {Readable} from 'node:stream';
+import {setTimeout as delay} from 'node:timers/promises';
+import {BackupError, interruption} from '../errors.ts';
+import type {Secret} from '../secret.ts';
+import {mostParts, uploadConcurrency} from './part-size.ts';
+import {isNotFound, isNotImplemented, isPreconditionFailed, isTransient, storageError} from './s3-errors.ts';
+import type {GetOptions, ObjectInfo, ObjectStore, PutOptions, UnfinishedUpload} from './store.ts';
+
+export interface S3Settings {
+  endpoint: string;
+  region: string;
+  accessKeyId: string;
+  secretAccessKey: Secret;
+}
+
+const connectionTimeoutMs = 10_000;
+/** No byte either way for so long: the connection is dead. */
+const socketTimeoutMs = 60_000;
+const mostAttempts = 5;
+/** A download that breaks off is continued so often without a byte of progress. */
+const mostResumptions = 5;
+
+/** One client for all buckets of an account; `destroy()` closes its connections. */
+export function s3Client(settings: S3Settings): S3Client {
+  return new S3Client({
+    endpoint: settings.endpoint,
+    region: settings.region,
+    credentials: {accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey.reveal()},
+    forcePathStyle: true,
+    maxAttempts: mostAttempts,
+    // R2 and older servers have refused the SDK's default CRC32 checksums.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    requestHandler: {connectionTimeout: connectionTimeoutMs, socketTimeout: socketTimeoutMs},
+  });
+}
+
+export class S3Store implements ObjectStore {
+  readonly description: string;
+  readonly #client: S3Client;
+  readonly #bucket: string;
+
+  constructor(client: S3Client, bucket: string, description: string) {
+    this.#client = client;
+    this.#bucket = bucket;
+    this.description = description;
+  }
+
+  async put(key: string, body: Readable, options: PutOptions): Promise<void> {
+    const {signal, onBytes} = options;
+    await this.#refuseExisting(key);
+    let sentBytes = 0;
+    let parts = 0;
+    const upload = new Upload({
+      client: this.#client,
+      params: {
+        Bucket: this.#bucket,
+        Key: key,
+        Body: counted(body, (length) => {
+          sentBytes += length;
+        }),
+        ContentType: options.contentType ?? 'application/octet-stream',
+      },
+      partSize: options.partSizeBytes,
+      queueSize: uploadConcurrency(options.partSizeBytes),
+    });
+    upload.on('httpUploadProgress', ({loaded, part}) => {
+      parts = Math.max(parts, part ?? 0);
+      if (loaded !== undefined) onBytes?.(loaded);
+    });
+    const abort = () => void upload.abort();
+    signal?.addEventListener('abort', abort, {once: true});
+    try {
+      if (signal?.aborted) throw signal.reason;
+      await upload.done();
+      await this.#checkStored(key, sentBytes, parts);
+    } catch (error) {
+      body.destroy();
+      await this.#abortUploadsOf(key);
+      throw interruption(signal) ?? body.errored ?? storageError(`uploading ${key} to ${this.description}`, error);
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  async #refuseExisting(key: string): Promise<void> {
+    if (await this.head(key)) throw this.#existsError(key);
+  }
+
+  #existsError(key: string): BackupError {
+    return new BackupError(`There is an object ${key} already`, {
+      code: 'OBJECT_EXISTS',
+      kind: 'storage',
+      reason: `${this.description} holds an object of that name, which is not overwritten`,
+      hint: 'Is another backup running? Run the command again: the next one has another name.',
+    });
+  }
+
+  /** Old versions of lib-storage resolved with parts missing: believe the bucket, not the library. */
+  async #checkStored(key: string, sentBytes: number, parts: number): Promise<void> {
+    const stored = await this.head(key);
+    if (stored?.sizeBytes === sentBytes && parts <= mostParts) return;
+    await this.delete(key).catch(() => undefined);
+    throw new Error(`${stored?.sizeBytes ?? 0} bytes are stored of ${sentBytes} that were sent`);
+  }
+
+  /** The key is this upload's own: whatever is unfinished under it is what it left behind. */
+  async #abortUploadsOf(key: string): Promise<void> {
+    try {
+      for await (const unfinished of this.unfinishedUploads(key)) {
+        if (unfinished.key === key) await this.abortUpload(unfinished);
+      }
+    } catch {
+      // The store can't be reached: its parts are invisible, and the next prune aborts them.
+    }
+  }
+
+  async create(key: string, body: Buffer, contentType = 'application/json'): Promise<void> {
+    try {
+      await this.#putSmall(key, body, contentType, '*');
+    } catch (error) {
+      if (isPreconditionFailed(error)) throw this.#existsError(key);
+      if (!isNotImplemented(error)) throw storageError(`writing ${key} to ${this.description}`, error);
+      // This store has no conditional writes: look first. Not atomic; names with milliseconds make a clash unlikely.
+      await this.#refuseExisting(key);
+      await this.replace(key, body, contentType);
+    }
+  }
+
+  async replace(key: string, body: Buffer, contentType = 'application/json'): Promise<void> {
+    try {
+      await this.#putSmall(key, body, contentType);
+    } catch (error) {
+      throw storageError(`writing ${key} to ${this.description}`, error);
+    }
+  }
+
+  async #putSmall(key: string, body: Buffer, contentType: string, ifNoneMatch?: '*'): Promise<void> {
+    await this.#client.send(
+      new PutObjectCommand({
+        Bucket: this.#bucket,
+        Key: key,
+        Body: body,
+        ContentType: contentType,
+        ...(ifNoneMatch ? {IfNoneMatch: ifNoneMatch} : {}),
+      }),
+    );
+  }
+
+  async head(key: string): Promise<ObjectInfo | undefined> {
+    try {
+      const answer = await this.#client.send(new HeadObjectCommand({Bucket: this.#bucket, Key: key}));
+      return {key, sizeBytes: answer.ContentLength ?? 0, modifiedAt: answer.LastModified ?? new Date(0)};
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw storageError(`looking at ${key} in ${this.description}`, error);
+    }
+  }
+
+  get(key: string, options: GetOptions = {}): Readable {
+    return Readable.from(this.#download(key, options), {objectMode: false, highWaterMark: 1 << 20});
+  }
+
+  /**
+   * A long GET breaks off sometimes. It is continued with `Range` from the last byte and `If-Match`, so that the rest is
+   * of the same object; only a break without progress counts against the limit.
+   */
+  async *#download(key: string, {offset = 0, length, signal}: GetOptions): AsyncGenerator<Buffer> {
+    const end = length === undefined ? undefined : offset + length;
+    let position = offset;
+    let etag: string | undefined;
+    let total: number | undefined;
+    for (let failures = 0; ; ) {
+      try {
+        const part = await this.#getRange(key, position, end, etag, signal);
+        if (!part) return;
+        etag ??= part.etag;
+        total ??= part.total;
+        for await (const chunk of part.body) {
+          position += chunk.length;
+          failures = 0;
+          yield chunk;
+        }
+        if (position >= Math.min(end ?? Number.POSITIVE_INFINITY, total ?? position)) return;
+        throw new Error(`the connection was closed at byte ${position} of ${total}`);
+      } catch (error) {
+        const interrupted = interruption(signal);
+        if (interrupted) throw interrupted;
+        failures += 1;
+        if (isNotFound(error)) throw this.#notFoundError(key);
+        if (isPreconditionFailed(error)) throw this.#changedError(key);
+        if (error instanceof BackupError || !isTransient(error) || failures > mostResumptions) {
+          throw storageError(`reading ${key} from ${this.description}`, error);
+        }
+        await delay(100 * 2 ** failures, undefined, signal ? {signal} : {}).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Undefined: the range begins behind the end. */
+  async #getRange(
+    key: string,
+    start: number,
+    end: number | undefined,
+    etag: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<{body: AsyncIterable<Buffer>; etag: string | undefined; total: number | undefined} | undefined> {
+    const isWhole = start === 0 && end === undefined;
+    try {
+      const answer = await this.#client.send(
+        new GetObjectCommand({
+          Bucket: this.#bucket,
+          Key: key,
+          ...(isWhole ? {} : {Range: `bytes=${start}-${end === undefined ? '' : end - 1}`}),
+          ...(etag ? {IfMatch: etag} : {}),
+        }),
+        signal ? {abortSignal: signal} : {},
+      );
+      const total = isWhole ? answer.ContentLength : Number(/\/(\d+)$/.exec(answer.ContentRange ?? '')?.[1]);
+      return {body: answer.Body as unknown as AsyncIterable<Buffer>, etag: answer.ETag, total};
+    } catch (error) {
+      if ((error as {name?: string}).name === 'InvalidRange') return undefined;
+      throw error;
+    }
+  }
+
+  #notFoundError(key: string): BackupError {
+    return new BackupError(`There is no object ${key}`, {
+      code: 'OBJECT_NOT_FOUND',
+      kind: 'storage',
+      reason: `${this.description} holds no object of that name`,
+    });
+  }
+
+  #changedError(key: string): BackupError {
+    return new BackupError(`The object ${key} was replaced while it was read`, {
+      code: 'OBJECT_CHANGED',
+      kind: 'storage',
+      hint: 'Nothing of this program replaces a backup: find out who wrote to the bucket.',
+    });
+  }
+
+  async *list(prefix: string): AsyncGenerator<ObjectInfo> {
+    let token: string | undefined;
+    do {
+      const page = await this.#ask(`listing ${this.description}`, () =>
+        this.#client.send(
+          new ListObjectsV2Command({Bucket: this.#bucket, Prefix: prefix, ...(token ? {ContinuationToken: token} : {})}),
+        ),
+      );
+      for (const {Key, Size, LastModified} of page.Contents ?? []) {
+        if (Key !== undefined) yield {key: Key, sizeBytes: Size ?? 0, modifiedAt: LastModified ?? new Date(0)};
+      }
+      token = page.IsTruncated ? page.NextContinuationToken : undefined;
+    } while (token);
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#ask(`deleting ${key} from ${this.description}`, () =>
+      this.#client.send(new DeleteObjectCommand({Bucket: this.#bucket, Key: key})),
+    );
+  }
+
+  async *unfinishedUploads(prefix: string): AsyncGenerator<UnfinishedUpload> {
+    let marker: {KeyMarker?: string | undefined; UploadIdMarker?: string | undefined} | undefined;
+    do {
+      const page = await this.#ask(`listing unfinished uploads of ${this.description}`, () =>
+        this.#client.send(new ListMultipartUploadsCommand({Bucket: this.#bucket, Prefix: prefix, ...marker})),
+      );
+      for (const {Key, UploadId, Initiated} of page.Uploads ?? []) {
+        if (Key && UploadId) yield {key: Key, id: UploadId, startedAt: Initiated ?? new Date(0)};
+      }
+      marker = page.IsTruncated ? {KeyMarker: page.NextKeyMarker, UploadIdMarker: page.NextUploadIdMarker} : undefined;
+    } while (marker);
+  }
+
+  async abortUpload({key, id}: UnfinishedUpload): Promise<void> {
+    try {
+      await this.#client.send(new AbortMultipartUploadCommand({Bucket: this.#bucket, Key: key, UploadId: id}));
+    } catch (error) {
+      if ((error as {name?: string}).name === 'NoSuchUpload' || isNotFound(error)) return;
+      throw storageError(`aborting the upload of ${key}`, error);
+    }
+  }
+
+  async #ask<T>(doing: string, request: () => Promise<T>): Promise<T> {
+    try {
+      return await request();
+    } catch (error) {
+      throw storageError(doing, error);
+    }
+  }
+}
+
+/** The same bytes, as the kind of stream that lib-storage takes, with each chunk's length reported. */
+function counted(body: Readable, onChunk: (length: number) => void): Readable {
+  return Readable.from(
+    (async function* () {
+      for await (const chunk of body as AsyncIterable<Buffer>) {
+        onChunk(chunk.length);
+        yield chunk;
+      }
+    })(),
+    {objectMode: false},
+  );
+}

@@ -1,0 +1,96 @@
+/** What the program needs of a place that keeps objects. One contract, with one set of tests, for every kind of store. */
+import type {Readable} from 'node:stream';
+
+export interface ObjectInfo {
+  key: string;
+  sizeBytes: number;
+  modifiedAt: Date;
+}
+
+export interface UnfinishedUpload {
+  key: string;
+  /** The store's own name for this upload. */
+  id: string;
+  startedAt: Date;
+}
+
+export interface PutOptions {
+  /** Size of every part but the last, in bytes. */
+  partSizeBytes: number;
+  contentType?: string;
+  signal?: AbortSignal | undefined;
+  /** Is told the running total of bytes that are stored. */
+  onBytes?: (total: number) => void;
+}
+
+export interface GetOptions {
+  /** The first byte wanted; 0 by default. */
+  offset?: number;
+  /** At most so many bytes; all by default. */
+  length?: number;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * A bucket, or a directory that stands for one. Every method throws a BackupError of kind `storage`, or the interruption.
+ * Listings are strongly consistent: what was stored is listed, what was deleted is not.
+ */
+export interface ObjectStore {
+  /** For people: `R2 bucket loma-db-backups`. */
+  readonly description: string;
+
+  /**
+   * Stores a stream of unknown length. The object is visible as a whole or not at all: when the body or the upload
+   * fails, nothing of it stays behind. The size is checked after completing.
+   * @throws OBJECT_EXISTS when there is an object of that key (looked at before the start)
+   */
+  put(key: string, body: Readable, options: PutOptions): Promise<void>;
+
+  /**
+   * Stores a small object if there is none of that key, atomically where the store can.
+   * @throws OBJECT_EXISTS
+   */
+  create(key: string, body: Buffer, contentType?: string): Promise<void>;
+
+  /** Stores a small object, in place of the one that may be there. */
+  replace(key: string, body: Buffer, contentType?: string): Promise<void>;
+
+  /** Undefined when there is no such object. */
+  head(key: string): Promise<ObjectInfo | undefined>;
+
+  /**
+   * Reads an object, and goes on from where it stopped when the connection breaks.
+   * @throws (the stream) OBJECT_NOT_FOUND; OBJECT_CHANGED when it was replaced while it was read
+   */
+  get(key: string, options?: GetOptions): Readable;
+
+  /** Every object whose key begins with `prefix`, in the order of their keys. */
+  list(prefix: string): AsyncIterable<ObjectInfo>;
+
+  /**
+   * Deletes an object; one that does not exist is no error.
+   * @throws OBJECT_LOCKED when a bucket lock forbids it
+   */
+  delete(key: string): Promise<void>;
+
+  /** Uploads that were begun and neither completed nor aborted. */
+  unfinishedUploads(prefix: string): AsyncIterable<UnfinishedUpload>;
+
+  abortUpload(upload: UnfinishedUpload): Promise<void>;
+}
+
+/**
+ * Reads a whole small object.
+ * @param mostBytes a larger one is refused: memory must not depend on what a bucket holds
+ * @throws RangeError when it is larger
+ */
+export async function readSmall(store: ObjectStore, key: string, mostBytes: number): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of store.get(key, {length: mostBytes + 1})) {
+    chunks.push(chunk as Buffer);
+    size += (chunk as Buffer).length;
+  }
+  if (size > mostBytes) throw new RangeError(`it is larger than ${mostBytes} bytes`);
+  return Buffer.concat(chunks);
+}

@@ -1,0 +1,50 @@
+/** Where PostgreSQL's server programs are: PATH, Debian's and Red Hat's versioned folders, Homebrew's. */
+import {glob} from 'node:fs/promises';
+import path from 'node:path';
+import {execa} from 'execa';
+
+export interface PostgresPrograms {
+  /** Folder with postgres, initdb, psql and pg_dump. */
+  binDirectory: string;
+  major: number;
+  /** As the server prints it: `15.14`. */
+  version: string;
+}
+
+/** The oldest major that the project supports. */
+const oldestMajor = 13;
+
+const folders = [
+  '/usr/lib/postgresql/*/bin',
+  '/usr/pgsql-*/bin',
+  '/usr/local/pgsql/bin',
+  '/opt/homebrew/opt/postgresql@*/bin',
+  '/usr/local/opt/postgresql@*/bin',
+];
+
+/** The newest on this machine, or the one of this major; undefined where there is none. */
+export async function findPostgres(major?: number): Promise<PostgresPrograms | undefined> {
+  const found = await findAllPostgres();
+  return found.find((programs) => (major === undefined ? programs.major >= oldestMajor : programs.major === major));
+}
+
+/** Every installation, newest first. */
+export async function findAllPostgres(): Promise<PostgresPrograms[]> {
+  const inPath = (process.env.PATH ?? '').split(path.delimiter).filter(Boolean);
+  const candidates = new Set<string>();
+  // PATH comes last: Debian has only some of the programs there.
+  for await (const file of glob(folders.map((folder) => `${folder}/postgres`))) candidates.add(path.dirname(file));
+  for (const folder of inPath) candidates.add(folder);
+  const found = await Promise.all([...candidates].map(inspect));
+  return found.filter((programs) => programs !== undefined).sort((a, b) => Number(b.version) - Number(a.version));
+}
+
+async function inspect(binDirectory: string): Promise<PostgresPrograms | undefined> {
+  const [server, initdb, psql] = await Promise.all(
+    ['postgres', 'initdb', 'psql'].map((name) => execa(path.join(binDirectory, name), ['--version'], {reject: false})),
+  );
+  if (!server || server.failed || initdb?.failed || psql?.failed) return undefined;
+  const match = /\(PostgreSQL\) (\d+)(\.\d+)?/.exec(server.stdout);
+  if (!match) return undefined;
+  return {binDirectory, major: Number(match[1]), version: `${match[1]}${match[2] ?? ''}`};
+}
