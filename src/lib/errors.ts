@@ -97,3 +97,15 @@ export function codeOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;
 }
+
+/** Passes our own errors on, and makes one of ours of any other. */
+export function asBackupError(error: unknown): BackupError {
+  if (error instanceof BackupError) return error;
+  return new BackupError('Unexpected failure', {
+    code: 'UNEXPECTED',
+    kind: 'unexpected',
+    reason: messageOf(error),
+    hint: 'Run it again with DEBUG=loma-backup:* and report what it prints.',
+    cause: error,
+  });
+}

@@ -59,16 +59,18 @@ export async function runSql(url: string, sql: string): Promise<string> {
   address.password = '';
   // No settings of the caller's (PGSERVICE, PGOPTIONS, …) in a test.
   const foreign = Object.entries(process.env).filter(([name]) => !name.startsWith('PG'));
-  const result = await execa(
-    await psql(),
-    ['-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', address.href, '-f', '-'],
-    {
-      input: sql,
-      env: {...Object.fromEntries(foreign), PGPASSWORD: password, PGCLIENTENCODING: 'UTF8', PGCONNECT_TIMEOUT: '10', LC_ALL: 'C'},
-      extendEnv: false,
-      reject: false,
+  const result = await execa(await psql(), ['-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', address.href, '-f', '-'], {
+    input: sql,
+    env: {
+      ...Object.fromEntries(foreign),
+      PGPASSWORD: password,
+      PGCLIENTENCODING: 'UTF8',
+      PGCONNECT_TIMEOUT: '10',
+      LC_ALL: 'C',
     },
-  );
+    extendEnv: false,
+    reject: false,
+  });
   if (result.failed) throw new Error(result.stderr || result.shortMessage);
   return result.stdout;
 }

@@ -21,13 +21,15 @@ const requirements = {
   },
   ceph: {
     packages: ['radosgw', 'ceph-mon', 'ceph-osd', 'ceph-common'],
-    isPresent: () => hasCommands('radosgw', 'radosgw-admin', 'ceph-mon', 'ceph-osd', 'ceph', 'ceph-authtool', 'monmaptool'),
+    isPresent: () =>
+      hasCommands('radosgw', 'radosgw-admin', 'ceph-mon', 'ceph-osd', 'ceph', 'ceph-authtool', 'monmaptool'),
   },
   age: commandOfPackage('age'),
   gpg: commandOfPackage('gpg'),
   pigz: commandOfPackage('pigz'),
   zstd: commandOfPackage('zstd'),
   openssl: commandOfPackage('openssl'),
+  ps: {packages: ['procps'], isPresent: () => hasCommands('ps')},
 } satisfies Record<string, Requirement>;
 
 export type ProgramName = keyof typeof requirements;
@@ -62,7 +64,8 @@ async function ensureNow(names: readonly ProgramName[]): Promise<void> {
   await updatePackageLists(asRoot);
   await aptGet(asRoot, ['install', '-y', '--no-install-recommends', ...packages]);
   const stillMissing = await absent(missing);
-  if (stillMissing.length > 0) throw new Error(`apt-get installed ${packages.join(' ')}, yet there is no ${stillMissing}.`);
+  if (stillMissing.length > 0)
+    throw new Error(`apt-get installed ${packages.join(' ')}, yet there is no ${stillMissing}.`);
 }
 
 async function absent(names: readonly ProgramName[]): Promise<ProgramName[]> {
@@ -117,10 +120,11 @@ async function aptGet(asRoot: string[], args: string[]): Promise<void> {
 
 /** Debian's package would start a server of its own on port 5432, which no test uses. */
 async function preventMainCluster(asRoot: string[]): Promise<void> {
-  const script =
-    'f=/etc/postgresql-common/createcluster.conf; [ -e $f ] && exit; mkdir -p ${f%/*}; echo "create_main_cluster = false" >$f';
-  const [file = 'sh', ...rest] = [...asRoot, 'sh', '-c', script];
-  await execa(file, rest, {reject: false});
+  const folder = '/etc/postgresql-common';
+  const file = `${folder}/createcluster.conf`;
+  const script = `[ -e ${file} ] && exit; mkdir -p ${folder}; echo 'create_main_cluster = false' >${file}`;
+  const [shell = 'sh', ...args] = [...asRoot, 'sh', '-c', script];
+  await execa(shell, args, {reject: false});
 }
 
 function commandOfPackage(name: string): Requirement {
@@ -146,6 +150,6 @@ async function isInPath(name: string): Promise<boolean> {
 }
 
 async function canImportSwift(): Promise<boolean> {
-  const {failed} = await execa(debianPython, ['-c', 'import swift'], {reject: false});
+  const {failed} = await execa(debianPython, ['-I', '-c', 'import swift'], {reject: false});
   return !failed;
 }

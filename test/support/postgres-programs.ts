@@ -28,17 +28,27 @@ export async function findPostgres(major?: number): Promise<PostgresPrograms | u
   return found.find((programs) => (major === undefined ? programs.major >= oldestMajor : programs.major === major));
 }
 
-/** Every installation, newest first. */
+/** Every installation, newest first. Looked for until there is one, then remembered. */
 export async function findAllPostgres(): Promise<PostgresPrograms[]> {
-  const inPath = (process.env.PATH ?? '').split(path.delimiter).filter(Boolean);
-  const candidates = new Set<string>();
-  // PATH comes last: Debian has only some of the programs there.
-  for await (const file of glob(folders.map((folder) => `${folder}/postgres`))) candidates.add(path.dirname(file));
-  for (const folder of inPath) candidates.add(folder);
-  const found = await Promise.all([...candidates].map(inspect));
-  return found.filter((programs) => programs !== undefined).sort((a, b) => Number(b.version) - Number(a.version));
+  if (remembered.length === 0) remembered = await search();
+  return remembered;
 }
 
+let remembered: PostgresPrograms[] = [];
+
+async function search(): Promise<PostgresPrograms[]> {
+  const inPath = (process.env.PATH ?? '').split(path.delimiter).filter(path.isAbsolute);
+  const candidates = new Set<string>();
+  for await (const file of glob([...folders, ...inPath].map((folder) => `${folder}/postgres`))) {
+    candidates.add(path.dirname(file));
+  }
+  const found = await Promise.all([...candidates].map(inspect));
+  return found
+    .filter((programs) => programs !== undefined)
+    .sort((a, b) => b.version.localeCompare(a.version, 'en', {numeric: true}));
+}
+
+/** Undefined where initdb or psql is missing: PATH may have links to some of the programs only. */
 async function inspect(binDirectory: string): Promise<PostgresPrograms | undefined> {
   const [server, initdb, psql] = await Promise.all(
     ['postgres', 'initdb', 'psql'].map((name) => execa(path.join(binDirectory, name), ['--version'], {reject: false})),

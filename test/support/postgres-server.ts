@@ -65,7 +65,12 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   }
 }
 
-function server(programs: PostgresPrograms, directory: ServerDirectory, port: number, password: string): PostgresServer {
+function server(
+  programs: PostgresPrograms,
+  directory: ServerDirectory,
+  port: number,
+  password: string,
+): PostgresServer {
   const dataDirectory = directory.file('data');
   const handle = postgresHandle({...programs, port, user: superuser, password, dataDirectory});
   return {
@@ -81,7 +86,7 @@ function server(programs: PostgresPrograms, directory: ServerDirectory, port: nu
       for (const postmaster of directory.processes) await killWithBackends(postmaster);
     },
     async start() {
-      if (directory.processes.length === 0) await run(programs, directory);
+      if (directory.processes.length === 0) await runAfterKill(programs, directory);
     },
   };
 }
@@ -155,13 +160,25 @@ async function run(programs: PostgresPrograms, directory: ServerDirectory): Prom
   );
 }
 
+/** A killed backend may hold the shared memory for a moment longer, and PostgreSQL refuses to start beside it. */
+async function runAfterKill(programs: PostgresPrograms, directory: ServerDirectory): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await rm(directory.file('postgres.log'), {force: true});
+      return await run(programs, directory);
+    } catch (error) {
+      if (!/pre-existing shared memory block/.test(String(error)) || attempt === 20) throw error;
+    }
+  }
+}
+
 /** As pg_ctl does it: the first line of postmaster.pid is the process, the eighth its state. */
 async function isReady(pidFile: string, pid: number | undefined): Promise<boolean> {
   const lines = (await readFile(pidFile, 'utf8').catch(() => '')).split('\n');
   return Number(lines[0]) === pid && lines[7]?.trim() === 'ready';
 }
 
-/** Backends are sessions of their own and would live on for a moment; a start too soon would find their shared memory. */
+/** Backends are sessions of their own, which would live on for a moment after their postmaster. */
 async function killWithBackends(postmaster: ServerProcess): Promise<void> {
   if (postmaster.pid === undefined) return;
   // Stopped, it cannot make another backend while we look.
@@ -170,21 +187,12 @@ async function killWithBackends(postmaster: ServerProcess): Promise<void> {
   postmaster.signalLeader('SIGKILL');
   for (const pid of backends) killIfThere(pid);
   await postmaster.end();
-  await waitUntil(() => !backends.some(isThere), {what: "PostgreSQL's backends to be gone"});
 }
 
 function killIfThere(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
-  } catch {
-    // It has ended.
-  }
-}
-
-function isThere(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }

@@ -1,14 +1,12 @@
 /** Compression codecs. One is chosen by name to write, and found by the key's suffix to read. */
 import type {Transform} from 'node:stream';
 import {constants, createGunzip, createZstdDecompress, gzip, zstdCompress} from 'node:zlib';
+import type {CompressionName} from '../config.ts';
+import {BackupError, codeOf, messageOf} from '../errors.ts';
 import {compressBlocks} from './block-compressor.ts';
-
-export type CompressionName = 'gzip' | 'zstd';
 
 export interface Codec {
   name: CompressionName;
-  /** What a key ends with before `.encrypted`: `.sql.gz`. */
-  suffix: string;
   /** A fresh stage that compresses. */
   compress(): Transform;
   /** A fresh stage that decompresses, and fails when the stream is damaged or cut off. */
@@ -27,13 +25,11 @@ const decompressOptions = {chunkSize: 1 << 18};
 export const codecs: Readonly<Record<CompressionName, Codec>> = {
   gzip: {
     name: 'gzip',
-    suffix: '.sql.gz',
     compress: () => compressBlocks((block, done) => gzip(block, {level: gzipLevel, memLevel: 9}, done)),
     decompress: () => createGunzip(decompressOptions),
   },
   zstd: {
     name: 'zstd',
-    suffix: '.sql.zst',
     compress: () =>
       compressBlocks((block, done) =>
         zstdCompress(
@@ -45,3 +41,14 @@ export const codecs: Readonly<Record<CompressionName, Codec>> = {
     decompress: () => createZstdDecompress(decompressOptions),
   },
 };
+
+/** The error for a stream that could not be decompressed; undefined if it was something else that failed. */
+export function decompressionError(error: unknown, what: string): BackupError | undefined {
+  if (!/^(Z_|ZSTD_error_)/.test(codeOf(error) ?? '')) return undefined;
+  return new BackupError('Decryption failed', {
+    code: 'DECRYPTION_FAILED',
+    kind: 'integrity',
+    reason: `${what} was opened, and what is in it cannot be decompressed: ${messageOf(error)}`,
+    hint: 'The backup was damaged when it was made. Restore an earlier one (loma-backup list).',
+  });
+}

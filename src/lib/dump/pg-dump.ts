@@ -1,7 +1,7 @@
 import type {Readable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {type Connection, clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
-import {describeFailure, processFailure, readFrom} from '../postgres/process.ts';
+import {describeFailure, type ProcessStream, processFailure, readFrom} from '../postgres/process.ts';
 import type {Tool} from '../postgres/tools.ts';
 
 export interface DumpOptions {
@@ -35,7 +35,7 @@ export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'exclu
 }
 
 /** Starts pg_dump. The stream fails before its end if pg_dump fails: translate that with `dumpError`. */
-export function startDump(options: DumpOptions): Readable {
+export function startDump(options: DumpOptions): ProcessStream<Readable> {
   const environment = clientEnvironment(options.connection, options.inherited);
   return readFrom(options.pgDump.path, pgDumpArguments(options), {environment, signal: options.signal});
 }
@@ -44,9 +44,12 @@ function dumpHint(reason: string, connection: Connection): string {
   if (/row-level security/.test(reason)) {
     return 'Give the role the right to read every row: ALTER ROLE … BYPASSRLS, or use the owner of the tables.';
   }
-  if (/permission denied/.test(reason)) return 'Give the role the right to read every table: GRANT pg_read_all_data TO …';
-  if (/lock/.test(reason)) return 'A migration or another session holds a lock on a table: run the backup again after it.';
-  if (/no matching tables|no matching/.test(reason)) return 'Does the pattern of --exclude-table-data name a table that exists?';
+  if (/permission denied/.test(reason))
+    return 'Give the role the right to read every table: GRANT pg_read_all_data TO …';
+  if (/lock/.test(reason))
+    return 'A migration or another session holds a lock on a table: run the backup again after it.';
+  if (/no matching tables|no matching/.test(reason))
+    return 'Does the pattern of --exclude-table-data name a table that exists?';
   return (
     connection.warnings.find((text) => text.includes('pooler')) ??
     'Was the connection lost, or the server restarted? Run the backup again; nothing was stored.'

@@ -238,7 +238,8 @@ export class DumpScanner {
     const isLastText = isLast && text.length === bytes.length;
     let at = 0;
     while (at < text.length) {
-      const next = this.#lexing.in === 'plain' ? this.#lexPlain(text, at, isLastText) : this.#lexQuoted(text, at, isLastText);
+      const next =
+        this.#lexing.in === 'plain' ? this.#lexPlain(text, at, isLastText) : this.#lexQuoted(text, at, isLastText);
       if (next === undefined) return at;
       at = next;
       if (this.#lexing.in === 'plain' && this.#atLineStart && this.#atStatementStart) return at;
@@ -268,7 +269,9 @@ export class DumpScanner {
         return after;
       case "'":
         this.#atStatementStart = false;
-        this.#lexing = {in: this.#oldStrings || /(^|[^A-Za-z0-9_$\x80-\xff])[eE]$/.test(this.#before) ? 'escapeString' : 'string'};
+        this.#lexing = {
+          in: this.#oldStrings || /(^|[^A-Za-z0-9_$\x80-\xff])[eE]$/.test(this.#before) ? 'escapeString' : 'string',
+        };
         return after;
       case '"':
         this.#atStatementStart = false;

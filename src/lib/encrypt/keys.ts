@@ -2,13 +2,6 @@
 import {createHash, hkdfSync} from 'node:crypto';
 import type {Secret} from '../secret.ts';
 
-/** PHI_ENCRYPTION_KEY: 64 hex characters, the 32 bytes of an AES-256 key. */
-export const keyHexLength = 64;
-
-export function isKeyText(text: string): boolean {
-  return /^[0-9a-fA-F]{64}$/.test(text);
-}
-
 /** A 256-bit key with its public fingerprint. */
 export interface EncryptionKey {
   /** The first 16 hex digits of the SHA-256 of the key: tells keys apart and gives nothing away. */

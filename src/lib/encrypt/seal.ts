@@ -2,11 +2,12 @@
  * Sealing and opening a stream: messages of the AWS Encryption SDK, format version 2, algorithm suite 0x0478, 1 MiB
  * frames. The library authenticates a frame before it releases any of its plaintext; `FrameCheck` adds what it leaves out.
  */
+
+import {type Duplex, Transform} from 'node:stream';
 import {buildDecrypt} from '@aws-crypto/decrypt-node';
 import {buildEncrypt} from '@aws-crypto/encrypt-node';
 import {AlgorithmSuiteIdentifier, CommitmentPolicy} from '@aws-crypto/material-management-node';
 import {RawAesKeyringNode, RawAesWrappingSuiteIdentifier} from '@aws-crypto/raw-aes-keyring-node';
-import {type Duplex, Transform} from 'node:stream';
 import {messageOf} from '../errors.ts';
 import {checkHeader, contextRecord, FrameCheck, integrityError, keyNamespace, type SealContext} from './frame-check.ts';
 import type {EncryptionKey} from './keys.ts';

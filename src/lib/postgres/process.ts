@@ -3,8 +3,9 @@
  * `child.stdout` resolves although the child failed (so `readable()`), the default buffer ends a stream at 100 MB, and
  * arguments appear in its error messages (so nothing secret is an argument, and errors are translated by callers).
  */
-import {execa, ExecaError} from 'execa';
+
 import type {Readable, Writable} from 'node:stream';
+import {ExecaError, execa, type ResultPromise} from 'execa';
 
 /** What is left of a child that ended badly. */
 export interface ProcessFailure {
@@ -47,6 +48,8 @@ function common(options: {environment?: Readonly<Record<string, string>>; signal
     env: options.environment ?? {},
     extendEnv: false,
     forceKillAfterDelay: 5000,
+    // Ctrl-C on a terminal is for this process alone: it decides how its children end.
+    detached: true,
     ...(options.signal ? {cancelSignal: options.signal} : {}),
   } as const;
 }
@@ -66,14 +69,28 @@ export interface StreamOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** A running program at one end of a pipeline. */
+export interface ProcessStream<S> {
+  stream: S;
+  /** Ends the program if it still runs, and waits until it has gone. Never rejects. */
+  stop(): Promise<void>;
+}
+
+function stopper(child: ResultPromise): () => Promise<void> {
+  return async () => {
+    child.kill('SIGTERM');
+    await child.catch(() => undefined);
+  };
+}
+
 /** Starts a program and reads its standard output. The stream fails, before its end, if the program fails. */
-export function readFrom(file: string, args: readonly string[], options: StreamOptions): Readable {
+export function readFrom(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Readable> {
   const child = execa(file, args, {...common(options), stdin: 'ignore', encoding: 'buffer', buffer: {stdout: false}});
-  return child.readable();
+  return {stream: child.readable(), stop: stopper(child)};
 }
 
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
-export function writeTo(file: string, args: readonly string[], options: StreamOptions): Writable {
+export function writeTo(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Writable> {
   const child = execa(file, args, {...common(options), stdout: 'ignore', encoding: 'buffer'});
-  return child.writable();
+  return {stream: child.writable(), stop: stopper(child)};
 }

@@ -1,6 +1,6 @@
 /** Questions to a server, asked through psql: the same program, settings and certificates that the restore will use. */
 import {BackupError, interruption} from '../errors.ts';
-import {clientEnvironment, type Connection, connectionArgument, describeConnection} from './connection.ts';
+import {type Connection, clientEnvironment, connectionArgument, describeConnection} from './connection.ts';
 import {describeFailure, execute, processFailure} from './process.ts';
 import type {Tool} from './tools.ts';
 
@@ -51,7 +51,16 @@ function queryError(error: unknown, session: Session): BackupError {
  * @throws BackupError POSTGRES_UNREACHABLE, POSTGRES_QUERY_FAILED, or the interruption
  */
 export async function query(session: Session, sql: string): Promise<string> {
-  const args = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', `--dbname=${connectionArgument(session.connection)}`];
+  const args = [
+    '-X',
+    '-q',
+    '-A',
+    '-t',
+    '-w',
+    '-v',
+    'ON_ERROR_STOP=1',
+    `--dbname=${connectionArgument(session.connection)}`,
+  ];
   const environment = {...clientEnvironment(session.connection, session.inherited), PGCLIENTENCODING: 'UTF8'};
   try {
     return await execute(session.psql.path, args, {environment, input: sql, signal: session.signal});

@@ -8,6 +8,16 @@ import {pipeline} from 'node:stream/promises';
 import {BackupError, codeOf, interruption, messageOf} from '../errors.ts';
 import type {GetOptions, ObjectInfo, ObjectStore, PutOptions, UnfinishedUpload} from './store.ts';
 
+/** Carries the error of a body through, so that it is not taken for a failure of the disk. */
+class BodyFailed extends Error {
+  readonly bodyError: Error;
+
+  constructor(bodyError: Error) {
+    super(bodyError.message);
+    this.bodyError = bodyError;
+  }
+}
+
 /** What a file is called while it is being written: `.<name>.<random>.partial`. */
 const partialName = /^\.(.+)\.[0-9a-f]{16}\.partial$/;
 
@@ -23,13 +33,20 @@ export class DirectoryStore implements ObjectStore {
 
   async put(key: string, body: Readable, options: PutOptions): Promise<void> {
     let total = 0;
+    let bodyError: Error | undefined;
     await this.#write(key, 'exclusive', options.signal, async (file) => {
+      // The caller's own error, when the body fails: `#write` takes everything else for a failure of the disk.
+      body.once('error', (error) => {
+        bodyError = error;
+      });
       const sink = createWriteStream(file, {flags: 'wx', mode: 0o600, highWaterMark: 4 << 20, flush: true});
       body.on('data', (chunk: Buffer) => {
         total += chunk.length;
         options.onBytes?.(total);
       });
-      await pipeline(body, sink, options.signal ? {signal: options.signal} : {});
+      await pipeline(body, sink, options.signal ? {signal: options.signal} : {}).catch((error) => {
+        throw bodyError ? new BodyFailed(bodyError) : error;
+      });
       const {size} = await stat(file);
       if (size !== total) throw new Error(`${size} bytes are on the disk of ${total} that were written`);
     });
@@ -69,6 +86,7 @@ export class DirectoryStore implements ObjectStore {
       await unlink(partial).catch(() => undefined);
       await this.#removeEmptyFolders(folder);
       if (codeOf(error) === 'EEXIST') throw this.#existsError(key);
+      if (error instanceof BodyFailed) throw error.bodyError;
       throw interruption(signal) ?? this.#error(`writing ${key} to ${this.description}`, error);
     }
   }

@@ -46,10 +46,16 @@ export function storageError(doing: string, error: unknown): BackupError {
     return make('OBJECT_LOCKED', 'A bucket lock rule keeps this object: it can be deleted when the rule lets it go.');
   }
   if (name === 'NoSuchBucket') {
-    return make('STORAGE_FAILED', 'Create the bucket, or set CLOUDFLARE_R2_BUCKET_BACKUPS and CLOUDFLARE_R2_BUCKET_FILES to the right names.');
+    return make(
+      'STORAGE_FAILED',
+      'Create the bucket, or set CLOUDFLARE_R2_BUCKET_BACKUPS and CLOUDFLARE_R2_BUCKET_FILES to the right names.',
+    );
   }
   if (['SignatureDoesNotMatch', 'InvalidAccessKeyId', 'Unauthorized'].includes(name) || status === 401) {
-    return make('STORAGE_DENIED', 'Are CLOUDFLARE_R2_ACCESS_KEY_ID and CLOUDFLARE_R2_SECRET_ACCESS_KEY from the same R2 token, and is it still valid?');
+    return make(
+      'STORAGE_DENIED',
+      'Are CLOUDFLARE_R2_ACCESS_KEY_ID and CLOUDFLARE_R2_SECRET_ACCESS_KEY from the same R2 token, and is it still valid?',
+    );
   }
   if (name === 'RequestTimeTooSkewed') {
     return make('STORAGE_DENIED', "This machine's clock is wrong: set it, and try again.");
@@ -58,7 +64,10 @@ export function storageError(doing: string, error: unknown): BackupError {
     return make('STORAGE_DENIED', 'The token may not do this: it needs "Object Read & Write" on the bucket.');
   }
   if (['ENOTFOUND', 'ECONNREFUSED', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'].includes(codeOf(error) ?? '')) {
-    return make('STORAGE_FAILED', 'Is CLOUDFLARE_R2_ACCOUNT_ID (or CLOUDFLARE_R2_ENDPOINT) right, and is this machine on the network?');
+    return make(
+      'STORAGE_FAILED',
+      'Is CLOUDFLARE_R2_ACCOUNT_ID (or CLOUDFLARE_R2_ENDPOINT) right, and is this machine on the network?',
+    );
   }
   return make('STORAGE_FAILED', 'Try again; if it stays, look at the status page of the store.');
 }

@@ -1,4 +1,7 @@
 /** Cloudflare R2, and any store that speaks S3: the one home of the AWS SDK. */
+
+import {Readable} from 'node:stream';
+import {setTimeout as delay} from 'node:timers/promises';
 import {
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
@@ -10,8 +13,6 @@ import {
   S3Client,
 } from '@aws-sdk/client-s3';
 import {Upload} from '@aws-sdk/lib-storage';
-import {Readable} from 'node:stream';
-import {setTimeout as delay} from 'node:timers/promises';
 import {BackupError, interruption} from '../errors.ts';
 import type {Secret} from '../secret.ts';
 import {mostParts, uploadConcurrency} from './part-size.ts';
@@ -257,7 +258,11 @@ export class S3Store implements ObjectStore {
     do {
       const page = await this.#ask(`listing ${this.description}`, () =>
         this.#client.send(
-          new ListObjectsV2Command({Bucket: this.#bucket, Prefix: prefix, ...(token ? {ContinuationToken: token} : {})}),
+          new ListObjectsV2Command({
+            Bucket: this.#bucket,
+            Prefix: prefix,
+            ...(token ? {ContinuationToken: token} : {}),
+          }),
         ),
       );
       for (const {Key, Size, LastModified} of page.Contents ?? []) {

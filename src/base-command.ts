@@ -1,0 +1,137 @@
+/** What all commands share: settings, progress, results, errors, signals. The process is touched here and in bin/ only. */
+import {readFileSync} from 'node:fs';
+import {Command} from '@oclif/core';
+import {
+  mergeValues,
+  type Need,
+  resolveSettings,
+  type SettingsSource,
+  secretNames,
+  type VariableName,
+} from './lib/config.ts';
+import {BackupError} from './lib/errors.ts';
+import type {Observer, Step} from './lib/observer.ts';
+import type {Runtime} from './lib/operations/runtime.ts';
+import {maskerFor} from './lib/secret.ts';
+import {errorDocument, errorText} from './ui/error-text.ts';
+import {ProgressView} from './ui/progress.ts';
+
+/** Flags that stand for an environment variable. */
+export type VariableFlags = Partial<Record<VariableName, string | undefined>>;
+
+export abstract class BaseCommand extends Command {
+  static override enableJsonFlag = true;
+
+  readonly #abort = new AbortController();
+  #mask = maskerFor([]);
+  #view: ProgressView | undefined;
+
+  readonly #onSigint = () => this.#interrupt('SIGINT');
+  readonly #onSigterm = () => this.#interrupt('SIGTERM');
+
+  protected get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  override async init(): Promise<void> {
+    await super.init();
+    // `on`, not `once`: execa's signal-exit ends the process when it holds the last listener.
+    process.on('SIGINT', this.#onSigint);
+    process.on('SIGTERM', this.#onSigterm);
+    this.#learnSecrets({});
+  }
+
+  #interrupt(name: 'SIGINT' | 'SIGTERM'): void {
+    // Twice: the person wants out, whatever is left behind.
+    if (this.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
+    this.#abort.abort(
+      new BackupError(name === 'SIGINT' ? 'Interrupted' : 'Terminated', {
+        code: 'INTERRUPTED',
+        kind: name === 'SIGINT' ? 'interrupted' : 'terminated',
+        reason: `${name} was received; what was under way has been undone`,
+      }),
+    );
+  }
+
+  #source(flags: VariableFlags): SettingsSource {
+    const given = Object.entries(flags).filter((entry): entry is [string, string] => entry[1] !== undefined);
+    return {
+      flags: Object.fromEntries(given),
+      environment: process.env,
+      readFile: (file) => readFileSync(file, 'utf8'),
+    };
+  }
+
+  #learnSecrets(flags: VariableFlags): void {
+    const {values} = mergeValues(this.#source(flags));
+    const secrets = secretNames.flatMap((name) => values[name] ?? []);
+    const passwords = secrets.flatMap((text) => /:\/\/[^:@/]*:(.*)@/s.exec(text)?.[1] ?? []);
+    const keys = values.PHI_ENCRYPTION_KEYS_PREVIOUS?.split(',').map((key) => key.trim()) ?? [];
+    this.#mask = maskerFor([...secrets, ...passwords, ...passwords.map(decoded), ...keys]);
+  }
+
+  /** The settings that a command needs, from its flags and the environment. */
+  protected settings<N extends Need>(needs: readonly N[], flags: VariableFlags = {}) {
+    this.#learnSecrets(flags);
+    return resolveSettings(needs, this.#source(flags));
+  }
+
+  /** Runs an operation and shows its steps on stderr. */
+  protected async observe<T>(steps: readonly Step[], work: (runtime: Runtime) => Promise<T>): Promise<T> {
+    const view = new ProgressView(steps, process.stderr, (text) => this.#mask(text));
+    this.#view = view;
+    try {
+      const result = await work(this.runtime(view.observer));
+      await view.close('finished');
+      return result;
+    } catch (error) {
+      await view.close('failed');
+      throw error;
+    }
+  }
+
+  /** Waits until the terminal is free for a question. */
+  protected async idle(): Promise<void> {
+    await this.#view?.idle();
+  }
+
+  protected runtime(observer: Observer = () => undefined): Runtime {
+    return {
+      environment: process.env,
+      toolVersion: this.config.version,
+      now: () => new Date(),
+      observer,
+      signal: this.signal,
+    };
+  }
+
+  /** Prints a result for people on stdout; with `--json`, oclif prints what `run` returns instead. */
+  protected report(text: string): void {
+    this.log(text);
+  }
+
+  protected warning(text: string): void {
+    process.stderr.write(`Warning: ${this.#mask(text)}\n`);
+  }
+
+  override async catch(error: Error): Promise<void> {
+    const {exitCode} = errorDocument(error, this.#mask).error;
+    if (this.jsonEnabled()) this.logJson(errorDocument(error, this.#mask));
+    else process.stderr.write(errorText(error, this.#mask));
+    this.exit(exitCode);
+  }
+
+  override async finally(error: Error | undefined): Promise<void> {
+    process.off('SIGINT', this.#onSigint);
+    process.off('SIGTERM', this.#onSigterm);
+    await super.finally(error);
+  }
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

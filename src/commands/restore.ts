@@ -1,0 +1,103 @@
+import {Args, Flags} from '@oclif/core';
+import {BaseCommand} from '../base-command.ts';
+import {choiceOf} from '../flags.ts';
+import type {Backup} from '../lib/catalog/backups.ts';
+import {BackupError} from '../lib/errors.ts';
+import type {BackupChoice} from '../lib/operations/catalog.ts';
+import {list} from '../lib/operations/list.ts';
+import {
+  type Confirm,
+  type ExtractResult,
+  extract,
+  extractSteps,
+  type RestoreResult,
+  restore,
+  restoreSteps,
+} from '../lib/operations/restore.ts';
+import {confirmOverwrite} from '../ui/confirm.ts';
+import {extractSummary, listTable, restoreSummary} from '../ui/summary.ts';
+
+export default class Restore extends BaseCommand {
+  static override summary = 'Restore a backup into a database, or write its plain SQL.';
+  static override description =
+    'Everything happens in one transaction, which is committed when the last byte was authenticated and every table holds the ' +
+    'rows that it should: a restore that fails leaves the target as it was. A target that is not empty must be confirmed by ' +
+    'typing its name, or with --yes.\n\n' +
+    'Exit codes: 0 done, 2 settings, 3 PostgreSQL, 4 storage, 5 decryption or integrity, 7 refused, 130/143 interrupted.';
+  static override examples = [
+    '<%= config.bin %> <%= command.id %> --latest --target postgresql://user:password@host:5432/new_database',
+    '<%= config.bin %> <%= command.id %> database-backups/2025-11-04T15-30-00-000Z/backup-2025-11-04T15-30-00-000Z.sql.gz.encrypted',
+    '<%= config.bin %> <%= command.id %> --at 2025-11-04T12:00 --yes',
+    '<%= config.bin %> <%= command.id %> --latest --output - | less',
+  ];
+  static override args = {
+    key: Args.string({description: 'The backup key as `backup` and `list` print it, or the timestamp in it.'}),
+  };
+  static override flags = {
+    latest: Flags.boolean({description: 'The newest backup that is complete.'}),
+    at: Flags.string({
+      description: 'The newest complete backup that was started at this time or before.',
+      helpValue: 'TIME',
+    }),
+    target: Flags.string({
+      description: 'The database to restore into. [default: DATABASE_URL]',
+      helpValue: 'URL',
+      exclusive: ['output'],
+    }),
+    output: Flags.string({
+      description: 'Write the plain SQL to this file (- for stdout) instead of restoring it. It is PHI, unencrypted.',
+      helpValue: 'FILE',
+    }),
+    yes: Flags.boolean({char: 'y', description: 'Overwrite a target that is not empty without asking.'}),
+    list: Flags.boolean({
+      description: 'List the backups, as `list` does.',
+      exclusive: ['latest', 'at', 'target', 'output'],
+    }),
+  };
+
+  async run(): Promise<RestoreResult | ExtractResult | {backups: Backup[]}> {
+    const {args, flags} = await this.parse(Restore);
+    if (flags.list) return this.#list();
+    const choice = choiceOf(args.key, flags.latest === true, flags.at);
+    if (flags.output !== undefined) return this.#extract(choice, flags.output);
+    return this.#restore(choice, flags.target, flags.yes === true);
+  }
+
+  async #list(): Promise<{backups: Backup[]}> {
+    const backups = await list(this.settings(['store', 'optionalKeys']), this.runtime());
+    this.report(listTable(backups, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+    return {backups};
+  }
+
+  async #restore(choice: BackupChoice, target: string | undefined, yes: boolean): Promise<RestoreResult> {
+    const {database, ...settings} = this.settings(['database', 'store', 'keys'], {DATABASE_URL: target});
+    const confirm: Confirm = async (facts, backup) => {
+      if (yes) return true;
+      await this.idle();
+      return confirmOverwrite(facts, backup.key, {input: process.stdin, output: process.stderr}, this.signal);
+    };
+    const result = await this.observe(restoreSteps, (runtime) =>
+      restore({...settings, choice, target: database}, confirm, runtime),
+    );
+    this.report(restoreSummary(result));
+    return result;
+  }
+
+  async #extract(choice: BackupChoice, output: string): Promise<ExtractResult> {
+    const toStdout = output === '-';
+    if (toStdout && this.jsonEnabled()) {
+      throw new BackupError('--json and --output - both want stdout', {
+        code: 'USAGE',
+        kind: 'configuration',
+        hint: 'Write to a file, or leave out --json.',
+      });
+    }
+    const settings = this.settings(['store', 'keys']);
+    this.warning('the output is PHI, unencrypted: keep it on an encrypted disk, and delete it when it has served.');
+    const result = await this.observe(extractSteps, (runtime) =>
+      extract({...settings, choice, output: toStdout ? process.stdout : output}, runtime),
+    );
+    if (!toStdout) this.report(extractSummary(result));
+    return result;
+  }
+}

@@ -1,0 +1,51 @@
+/** Flags that several commands share. */
+import {Flags} from '@oclif/core';
+import {defaultRetention, type RetentionPolicy} from './lib/catalog/retention.ts';
+import {BackupError} from './lib/errors.ts';
+import type {BackupChoice} from './lib/operations/catalog.ts';
+
+export const retentionFlags = {
+  'keep-days': Flags.integer({
+    description: `Keep backups that are younger than this many days. [default: ${defaultRetention.keepDays}]`,
+    min: 0,
+  }),
+  'keep-last': Flags.integer({
+    description: `Keep this many of the newest complete backups, however old they are. [default: ${defaultRetention.keepLast}]`,
+    min: 1,
+  }),
+};
+
+export function retentionOf(flags: {
+  'keep-days'?: number | undefined;
+  'keep-last'?: number | undefined;
+}): RetentionPolicy {
+  return {
+    keepDays: flags['keep-days'] ?? defaultRetention.keepDays,
+    keepLast: flags['keep-last'] ?? defaultRetention.keepLast,
+  };
+}
+
+function usage(message: string): BackupError {
+  return new BackupError(message, {
+    code: 'USAGE',
+    kind: 'configuration',
+    hint: 'See what there is with `loma-backup list`, then name one key, or use --latest, or --at TIME.',
+  });
+}
+
+/** Which backup is meant, of a KEY, --latest and --at: exactly one of them. */
+export function choiceOf(key: string | undefined, latest: boolean, at: string | undefined): BackupChoice {
+  const given = [key !== undefined, latest, at !== undefined].filter(Boolean).length;
+  if (given !== 1) throw usage(given === 0 ? 'Which backup?' : 'Name one backup: a KEY, --latest or --at');
+  if (key !== undefined) return {by: 'key', key};
+  return at === undefined ? {by: 'latest'} : {by: 'time', at: parseTime(at)};
+}
+
+/** A time that a person typed: ISO 8601; a date alone is its beginning, and without a zone it is local time. */
+function parseTime(text: string): Date {
+  const time = new Date(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00` : text);
+  if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(time.getTime())) {
+    throw usage(`--at must be a time such as 2025-11-04T15:30 or 2025-11-04T15:30:00Z: it is ${JSON.stringify(text)}`);
+  }
+  return time;
+}

@@ -1,0 +1,131 @@
+/** What lies in the backups bucket, made of a listing of its objects: pure functions, without the bucket. */
+
+import type {CompressionName} from '../config.ts';
+import {type BackupName, parseBackupKey, partOf} from './key-names.ts';
+import type {DocumentReading, Manifest, SealState} from './manifest.ts';
+
+/** An object of the listing. */
+export interface ListedObject {
+  key: string;
+  sizeBytes: number;
+}
+
+/** The objects of one backup. */
+export interface BackupObjects extends BackupName {
+  key: string;
+  body: ListedObject | undefined;
+  manifest: ListedObject | undefined;
+  verification: ListedObject | undefined;
+}
+
+/** Gathers a listing into backups, newest first. Objects that are none of ours are left out. */
+export function groupObjects(objects: Iterable<ListedObject>): BackupObjects[] {
+  const backups = new Map<string, BackupObjects>();
+  for (const object of objects) {
+    const place = partOf(object.key);
+    const name = place && parseBackupKey(place.backup);
+    if (!place || !name) continue;
+    const backup = backups.get(place.backup) ?? {
+      key: place.backup,
+      ...name,
+      body: undefined,
+      manifest: undefined,
+      verification: undefined,
+    };
+    backup[place.part] = object;
+    backups.set(place.backup, backup);
+  }
+  return [...backups.values()].sort(
+    (a, b) => b.startedAt.getTime() - a.startedAt.getTime() || (a.key < b.key ? 1 : -1),
+  );
+}
+
+/**
+ * `complete`: object and manifest fit together. `legacy`: made by the procedure before this program. `incomplete`: a part
+ * is missing. `damaged`: the manifest or the object is not what was written.
+ */
+export type BackupState = 'complete' | 'legacy' | 'incomplete' | 'damaged';
+
+/** A backup as `list` shows it. The digests of its tables are left in the bucket: a year of them need not fit in memory. */
+export interface Backup {
+  key: string;
+  startedAt: Date;
+  compression: CompressionName;
+  state: BackupState;
+  /** Why it is not complete. */
+  problem: string | undefined;
+  /** Of the stored object. */
+  sizeBytes: number;
+  database: string | undefined;
+  label: string | undefined;
+  isHeld: boolean;
+  tables: number | undefined;
+  rows: number | undefined;
+  dumpBytes: number | undefined;
+  durationMs: number | undefined;
+  keyFingerprint: string | undefined;
+  /** Whether the manifest's seal was checked; undefined without a manifest. */
+  seal: SealState | undefined;
+  /** Everything that is stored of it. */
+  objectKeys: string[];
+}
+
+/** What an object without a manifest of ours is, by its first bytes. */
+export type BodyKind = 'sealed' | 'legacy';
+
+/**
+ * Puts together what is known of a backup.
+ * @param reading of its manifest, if there is one
+ * @param bodyKind of its object, looked at only when there is no manifest of ours
+ */
+export function describeBackup(
+  objects: BackupObjects,
+  reading: DocumentReading<Manifest> | undefined,
+  bodyKind: BodyKind | undefined,
+): Backup {
+  const manifest = reading?.is === 'document' ? reading.document : undefined;
+  const {state, problem} = judge(objects, reading, bodyKind);
+  return {
+    key: objects.key,
+    startedAt: objects.startedAt,
+    compression: objects.compression,
+    state,
+    problem,
+    sizeBytes: objects.body?.sizeBytes ?? 0,
+    database: manifest?.database ?? (reading?.is === 'legacy' ? reading.database : undefined),
+    label: manifest?.label,
+    isHeld: manifest?.hold ?? false,
+    tables: manifest?.contents.tables.length,
+    rows: manifest?.contents.tables.reduce((sum, {rows}) => sum + rows, 0),
+    dumpBytes: manifest?.dumpBytes,
+    durationMs: manifest?.durationMs,
+    keyFingerprint: manifest?.keyFingerprint,
+    seal: reading?.is === 'document' ? reading.seal : undefined,
+    objectKeys: [objects.manifest, objects.verification, objects.body].flatMap((object) =>
+      object ? [object.key] : [],
+    ),
+  };
+}
+
+function judge(
+  {body}: BackupObjects,
+  reading: DocumentReading<Manifest> | undefined,
+  bodyKind: BodyKind | undefined,
+): {state: BackupState; problem?: string} {
+  if (!body) return {state: 'incomplete', problem: 'the object with the data is missing'};
+  if (!reading || reading.is === 'legacy') {
+    if (bodyKind === 'legacy') return {state: 'legacy'};
+    return {state: 'incomplete', problem: 'it has no manifest: the backup was not finished'};
+  }
+  if (reading.is === 'invalid') return {state: 'damaged', problem: `its manifest cannot be trusted: ${reading.reason}`};
+  const size = reading.document.objects[0]?.size;
+  if (size !== body.sizeBytes) {
+    return {state: 'damaged', problem: `the object has ${body.sizeBytes} bytes, and its manifest says ${size}`};
+  }
+  return {state: 'complete'};
+}
+
+/** Whether a restore from it can be tried: everything that is not missing a part or damaged. */
+export function isRestorable({state}: Pick<Backup, 'state'>): boolean {
+  return state === 'complete' || state === 'legacy';
+}

@@ -1,0 +1,282 @@
+/**
+ * Settings: read once from flags and environment, by a pure function, with every mistake reported together. A flag beats
+ * the environment, the environment beats a default. Each secret can also come as NAME_FILE=/path.
+ */
+import path from 'node:path';
+import {fileURLToPath} from 'node:url';
+import {BackupError} from './errors.ts';
+import {type Connection, parseConnectionUrl} from './postgres/connection.ts';
+import {Secret} from './secret.ts';
+
+export const compressionNames = ['gzip', 'zstd'] as const;
+export type CompressionName = (typeof compressionNames)[number];
+
+export interface S3StoreSettings {
+  kind: 's3';
+  endpoint: string;
+  region: string;
+  accessKeyId: string;
+  secretAccessKey: Secret;
+}
+
+export interface DirectoryStoreSettings {
+  kind: 'directory';
+  /** Absolute; each bucket is a directory in it. */
+  path: string;
+}
+
+export type StoreSettings = (S3StoreSettings | DirectoryStoreSettings) & {
+  backupsBucket: string;
+  filesBucket: string;
+};
+
+export interface KeySettings {
+  /** 64 hex characters. */
+  current: Secret;
+  previous: readonly Secret[];
+}
+
+/** Everything that can be set; a command asks for what it needs. */
+export interface AllSettings {
+  database: Connection;
+  testDatabase: Connection;
+  store: StoreSettings;
+  keys: KeySettings;
+  /** As `keys`, for commands that can do without. */
+  optionalKeys: KeySettings | undefined;
+  compression: CompressionName;
+}
+
+export type Need = keyof AllSettings;
+
+/** The variables that are read, and only here. */
+export const variableNames = [
+  'DATABASE_URL',
+  'TEST_DATABASE_URL',
+  'CLOUDFLARE_R2_ACCOUNT_ID',
+  'CLOUDFLARE_R2_ACCESS_KEY_ID',
+  'CLOUDFLARE_R2_SECRET_ACCESS_KEY',
+  'CLOUDFLARE_R2_BUCKET_BACKUPS',
+  'CLOUDFLARE_R2_BUCKET_FILES',
+  'CLOUDFLARE_R2_ENDPOINT',
+  'PHI_ENCRYPTION_KEY',
+  'PHI_ENCRYPTION_KEYS_PREVIOUS',
+  'LOMA_BACKUP_STORE',
+  'LOMA_BACKUP_COMPRESSION',
+] as const;
+
+export type VariableName = (typeof variableNames)[number];
+
+/** Variables whose value must not be seen, and may come as NAME_FILE. */
+export const secretNames = [
+  'DATABASE_URL',
+  'TEST_DATABASE_URL',
+  'CLOUDFLARE_R2_ACCESS_KEY_ID',
+  'CLOUDFLARE_R2_SECRET_ACCESS_KEY',
+  'PHI_ENCRYPTION_KEY',
+  'PHI_ENCRYPTION_KEYS_PREVIOUS',
+] as const satisfies readonly VariableName[];
+
+/** Where settings come from. */
+export interface SettingsSource {
+  /** Flags that stand for a variable (`--target` for DATABASE_URL), by the variable's name. */
+  flags: Partial<Record<VariableName, string>>;
+  environment: Readonly<Record<string, string | undefined>>;
+  /** Reads the file of a NAME_FILE variable; throws if it can't. */
+  readFile: (file: string) => string;
+}
+
+/** The texts of all variables after flags, environment and files were merged, and what was wrong on the way. */
+export interface MergedValues {
+  values: Partial<Record<VariableName, string>>;
+  problems: string[];
+}
+
+/** Merges flags, environment and NAME_FILE. An empty variable counts as unset. */
+export function mergeValues({flags, environment, readFile}: SettingsSource): MergedValues {
+  const values: Partial<Record<VariableName, string>> = {};
+  const problems: string[] = [];
+  for (const name of variableNames) {
+    const file = (secretNames as readonly string[]).includes(name) ? environment[`${name}_FILE`] : undefined;
+    const given = flags[name] || environment[name]?.trim();
+    if (given) {
+      values[name] = given;
+    } else if (file) {
+      try {
+        const text = readFile(file).trim();
+        if (text) values[name] = text;
+        else problems.push(`${name}_FILE names an empty file (${file}): put the value of ${name} in it.`);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        problems.push(`${name}_FILE cannot be read (${why}): does the file exist, and may this user read it?`);
+      }
+    }
+  }
+  return {values, problems};
+}
+
+const keyMend = 'Use the key that is kept in the safe; a new one for new backups: openssl rand -hex 32.';
+
+type Reader<T> = (merged: MergedValues) => T | undefined;
+
+function readConnection(variable: 'DATABASE_URL' | 'TEST_DATABASE_URL'): Reader<Connection> {
+  return ({values, problems}) => {
+    const url = values[variable];
+    if (url === undefined) {
+      problems.push(`${variable} is not set: set it to postgresql://user:password@host:5432/database.`);
+      return undefined;
+    }
+    const connection = parseConnectionUrl(url);
+    if (typeof connection !== 'string') return connection;
+    problems.push(`${variable} ${connection}.`);
+    return undefined;
+  };
+}
+
+const bucketPattern = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
+
+function readBucket({values, problems}: MergedValues, variable: VariableName, fallback: string): string {
+  const bucket = values[variable] ?? fallback;
+  if (!bucketPattern.test(bucket)) {
+    problems.push(
+      `${variable} is not a bucket name (${JSON.stringify(bucket)}): 3 to 63 lower-case letters, digits, dots and hyphens.`,
+    );
+  }
+  return bucket;
+}
+
+const readStore: Reader<StoreSettings> = (merged) => {
+  const buckets = {
+    backupsBucket: readBucket(merged, 'CLOUDFLARE_R2_BUCKET_BACKUPS', 'loma-db-backups'),
+    filesBucket: readBucket(merged, 'CLOUDFLARE_R2_BUCKET_FILES', 'loma-phi-files'),
+  };
+  const store = merged.values.LOMA_BACKUP_STORE ? readDirectory(merged) : readS3(merged);
+  return store && {...store, ...buckets};
+};
+
+const readDirectory: Reader<DirectoryStoreSettings> = ({values, problems}) => {
+  const text = values.LOMA_BACKUP_STORE ?? '';
+  try {
+    const url = new URL(text);
+    const folder = fileURLToPath(url);
+    if (url.hostname === '' && path.isAbsolute(folder) && folder !== '/') {
+      return {kind: 'directory', path: path.resolve(folder)};
+    }
+  } catch {
+    // Said below.
+  }
+  problems.push(
+    `LOMA_BACKUP_STORE must be file:///absolute/directory (it is ${JSON.stringify(text)}); leave it unset to use R2.`,
+  );
+  return undefined;
+};
+
+const readS3: Reader<S3StoreSettings> = ({values, problems}) => {
+  const endpoint = readEndpoint(values, problems);
+  const names = ['CLOUDFLARE_R2_ACCESS_KEY_ID', 'CLOUDFLARE_R2_SECRET_ACCESS_KEY'] as const;
+  const missing: string[] = names.filter((name) => values[name] === undefined);
+  if (!values.CLOUDFLARE_R2_ACCOUNT_ID && !values.CLOUDFLARE_R2_ENDPOINT) missing.unshift('CLOUDFLARE_R2_ACCOUNT_ID');
+  const {CLOUDFLARE_R2_ACCESS_KEY_ID: accessKeyId, CLOUDFLARE_R2_SECRET_ACCESS_KEY: secret} = values;
+  if (missing.length > 0 || accessKeyId === undefined || secret === undefined) {
+    problems.push(
+      `R2 is not configured: ${missing.join(', ')} ${missing.length === 1 ? 'is' : 'are'} not set. ` +
+        'Cloudflare dashboard, R2, "Manage R2 API tokens" gives all of them.',
+    );
+    return undefined;
+  }
+  if (endpoint === undefined) return undefined;
+  return {kind: 's3', endpoint, region: 'auto', accessKeyId, secretAccessKey: new Secret(secret)};
+};
+
+function readEndpoint(values: MergedValues['values'], problems: string[]): string | undefined {
+  const {CLOUDFLARE_R2_ENDPOINT: endpoint, CLOUDFLARE_R2_ACCOUNT_ID: account} = values;
+  if (endpoint !== undefined) {
+    const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+    if (url && /^https?:$/.test(url.protocol) && url.pathname === '/' && !url.search && !url.username)
+      return url.origin;
+    problems.push(
+      'CLOUDFLARE_R2_ENDPOINT must look like https://<account>.eu.r2.cloudflarestorage.com, without a path.',
+    );
+    return undefined;
+  }
+  if (account === undefined) return undefined;
+  if (/^[0-9a-f]{32}$/i.test(account)) return `https://${account}.r2.cloudflarestorage.com`;
+  problems.push(
+    'CLOUDFLARE_R2_ACCOUNT_ID must be the 32 hex characters that the R2 page of the Cloudflare dashboard shows.',
+  );
+  return undefined;
+}
+
+const readOptionalKeys: Reader<KeySettings> = ({values, problems}) => {
+  const {PHI_ENCRYPTION_KEY: current, PHI_ENCRYPTION_KEYS_PREVIOUS: list = ''} = values;
+  const previous = list.split(',').flatMap((text) => text.trim() || []);
+  if (current !== undefined && !isKey(current)) {
+    problems.push(`PHI_ENCRYPTION_KEY must be 64 hex characters: ${describeKey(current)}. ${keyMend}`);
+  }
+  for (const [index, key] of previous.entries()) {
+    if (isKey(key)) continue;
+    problems.push(
+      `PHI_ENCRYPTION_KEYS_PREVIOUS must be keys of 64 hex characters, separated by commas: number ${index + 1}: ${describeKey(key)}.`,
+    );
+  }
+  return current === undefined
+    ? undefined
+    : {current: new Secret(current), previous: previous.map((key) => new Secret(key))};
+};
+
+const readKeys: Reader<KeySettings> = (merged) => {
+  if (merged.values.PHI_ENCRYPTION_KEY === undefined) {
+    merged.problems.push(`PHI_ENCRYPTION_KEY must be 64 hex characters: it is not set. ${keyMend}`);
+  }
+  return readOptionalKeys(merged);
+};
+
+function isKey(text: string): boolean {
+  return /^[0-9a-f]{64}$/i.test(text);
+}
+
+/** What is wrong with a key, without showing it. */
+function describeKey(text: string): string {
+  const foreign = text.search(/[^0-9a-f]/i);
+  if (text.length !== 64) return `it has ${text.length}`;
+  return `character ${foreign + 1} is not one of 0-9 and a-f`;
+}
+
+const readCompression: Reader<CompressionName> = ({values, problems}) => {
+  const text = values.LOMA_BACKUP_COMPRESSION ?? 'gzip';
+  const name = compressionNames.find((candidate) => candidate === text);
+  if (!name)
+    problems.push(`LOMA_BACKUP_COMPRESSION must be ${compressionNames.join(' or ')}: it is ${JSON.stringify(text)}.`);
+  return name;
+};
+
+const readers: {[N in Need]: Reader<AllSettings[N]>} = {
+  database: readConnection('DATABASE_URL'),
+  testDatabase: readConnection('TEST_DATABASE_URL'),
+  store: readStore,
+  keys: readKeys,
+  optionalKeys: readOptionalKeys,
+  compression: readCompression,
+};
+
+/**
+ * The settings that a command needs, frozen.
+ * @throws BackupError CONFIGURATION_INVALID that names every wrong or missing setting with its mend
+ */
+export function resolveSettings<N extends Need>(needs: readonly N[], source: SettingsSource): Pick<AllSettings, N> {
+  const merged = mergeValues(source);
+  const settings: Partial<AllSettings> = {};
+  for (const need of needs) Object.assign(settings, {[need]: readers[need](merged)});
+  const problems = [...new Set(merged.problems)];
+  const [first, ...others] = problems;
+  if (first !== undefined) {
+    const message =
+      others.length === 0 ? first : [`${problems.length} settings are wrong or missing:`, ...problems].join('\n  - ');
+    throw new BackupError(message, {
+      code: 'CONFIGURATION_INVALID',
+      kind: 'configuration',
+      hint: 'README.md, "Settings", explains every variable.',
+    });
+  }
+  return Object.freeze(settings) as Pick<AllSettings, N>;
+}

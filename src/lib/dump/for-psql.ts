@@ -1,0 +1,78 @@
+import {Transform} from 'node:stream';
+import {BackupError} from '../errors.ts';
+import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
+
+export interface ForPsqlOptions {
+  /**
+   * A random token to open psql's restricted mode with, in which it runs no commands hidden in a dump (CVE-2025-8714);
+   * undefined for a psql that doesn't know it.
+   */
+  restrictToken: string | undefined;
+  /**
+   * Gives the SQL to run after the last byte of the dump and before the COMMIT, or throws: then nothing is committed.
+   * Called when everything before this stage has ended well, so when the whole backup was authentic.
+   */
+  beforeCommit: () => string;
+}
+
+/**
+ * A stage that makes of a dump what psql gets to see: one transaction, opened and committed here. psql's own
+ * `--single-transaction` would commit at the end of its input, also when the input ends because something failed.
+ *
+ * Left out are the dump's own `\restrict` lines, and the `BEGIN;` and `COMMIT;` round large objects, which would end the
+ * transaction half-way.
+ * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
+ */
+export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transform {
+  let out: Buffer[] = [];
+  const keep = (bytes: Buffer) => void out.push(bytes);
+  const drop = () => undefined;
+  const handler: DumpHandler = {
+    sql: keep,
+    version: keep,
+    entry: keep,
+    complete: keep,
+    copyStart: (_statement: CopyStatement, line: Buffer) => keep(line),
+    copyData: keep,
+    copyEnd: keep,
+    restrict: drop,
+    transaction: drop,
+    command: refuseCommand,
+  };
+  const scanner = new DumpScanner(handler);
+  const stage = new Transform({
+    highWaterMark: 1 << 20,
+    transform(chunk: Buffer, _encoding, done) {
+      attempt(done, () => scanner.write(chunk));
+    },
+    flush(done) {
+      attempt(done, () => {
+        scanner.end();
+        out.push(Buffer.from(`\n${beforeCommit()}\nCOMMIT;\n`));
+      });
+    },
+  });
+  stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}BEGIN;\n`);
+
+  function attempt(done: (error?: Error | null) => void, work: () => void): void {
+    try {
+      work();
+      for (const bytes of out) stage.push(bytes);
+      out = [];
+      done();
+    } catch (error) {
+      done(error as Error);
+    }
+  }
+
+  return stage;
+}
+
+function refuseCommand(line: Buffer): never {
+  throw new BackupError('The dump holds a psql command', {
+    code: 'DUMP_UNREADABLE',
+    kind: 'integrity',
+    reason: `pg_dump writes none, and psql would run it: ${JSON.stringify(line.toString().trim().slice(0, 60))}`,
+    hint: 'The source database may have been tampered with. Write the dump to a file (--output) on an encrypted disk, and look at it before anything runs it.',
+  });
+}

@@ -1,0 +1,54 @@
+/** What a database holds before something is restored into it. */
+import {type Connection, describeConnection} from '../postgres/connection.ts';
+import {queryJson, type ServerFacts, type Session, serverFacts} from '../postgres/query.ts';
+
+export interface TargetFacts extends ServerFacts {
+  /** `host:port/database`. */
+  address: string;
+  tables: number;
+  /** By the server's own estimate (`pg_class.reltuples`). */
+  approximateRows: number;
+  /** Views, sequences, functions, large objects, schemas that somebody made. */
+  otherObjects: number;
+}
+
+/** Not made by a user: the system's own schemas, and what belongs to an extension. */
+const isUserSchema = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'`;
+const isNotOfExtension = (catalog: string, alias: string) =>
+  `NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.${catalog}'::regclass AND e.objid = ${alias}.oid AND e.deptype = 'e')`;
+
+const targetSql = `
+  SELECT pg_catalog.json_build_object(
+    'tables', (SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relkind IN ('r', 'p') AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}),
+    'approximateRows', (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}),
+    'otherObjects',
+      (SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('v', 'm', 'S', 'f') AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')})
+      + (SELECT count(*) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE ${isUserSchema} AND ${isNotOfExtension('pg_proc', 'p')})
+      + (SELECT count(*) FROM pg_catalog.pg_namespace n
+        WHERE ${isUserSchema} AND n.nspname <> 'public' AND ${isNotOfExtension('pg_namespace', 'n')})
+      + (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata))`;
+
+/** Looks at a database; nothing in it is changed. */
+export async function lookAtTarget(session: Session): Promise<TargetFacts> {
+  const server = await serverFacts(session);
+  const held = (await queryJson(session, targetSql)) as Pick<
+    TargetFacts,
+    'tables' | 'approximateRows' | 'otherObjects'
+  >;
+  return {...server, ...held, address: describeConnection(session.connection)};
+}
+
+/** Whether a restore into it can destroy nothing. */
+export function isEmpty({tables, otherObjects}: Pick<TargetFacts, 'tables' | 'otherObjects'>): boolean {
+  return tables === 0 && otherObjects === 0;
+}
+
+/** Whether two connections lead to the same database, as far as their addresses tell. */
+export function isSameDatabase(a: Connection, b: Connection): boolean {
+  return a.host === b.host && (a.port || '5432') === (b.port || '5432') && a.database === b.database;
+}

@@ -1,0 +1,326 @@
+import type {Readable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import {type Backup, isRestorable} from '../catalog/backups.ts';
+import {backupKey, manifestKey} from '../catalog/key-names.ts';
+import {type Manifest, sealManifest} from '../catalog/manifest.ts';
+import type {RetentionPolicy} from '../catalog/retention.ts';
+import {codecs} from '../compress/codec.ts';
+import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
+import {totals} from '../dump/contents.ts';
+import {inspect, requireComplete} from '../dump/inspect.ts';
+import {dumpError, startDump} from '../dump/pg-dump.ts';
+import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
+import {seal} from '../encrypt/seal.ts';
+import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
+import {asStep, type Step} from '../observer.ts';
+import type {Connection} from '../postgres/connection.ts';
+import {type ServerFacts, serverFacts} from '../postgres/query.ts';
+import {locatePgDump, locatePsql, type Tool} from '../postgres/tools.ts';
+import {blocks} from '../streams/blocks.ts';
+import {measure} from '../streams/measure.ts';
+import {openStores} from '../upload/open-store.ts';
+import {partSizeFor} from '../upload/part-size.ts';
+import type {ObjectStore} from '../upload/store.ts';
+import {loadManifest, manifestSealingKey, readCatalog} from './catalog.ts';
+import {type PruneResult, pruneStore} from './prune.ts';
+import type {Runtime} from './runtime.ts';
+
+export interface BackupSettings {
+  database: Connection;
+  store: StoreSettings;
+  keys: KeySettings;
+  compression: CompressionName;
+  label: string;
+  /** Never prune this one. */
+  hold: boolean;
+  /** Patterns of tables whose rows are left out. */
+  excludeTableData: readonly string[];
+  retention: RetentionPolicy;
+  /** Delete old backups when this one is complete. */
+  prune: boolean;
+}
+
+export interface BackupResult {
+  key: string;
+  database: string;
+  startedAt: Date;
+  durationMs: number;
+  /** Of the plain dump. */
+  dumpBytes: number;
+  compressedBytes: number;
+  /** Of the stored object. */
+  sizeBytes: number;
+  tables: number;
+  rows: number;
+  keyFingerprint: string;
+  label: string;
+  isHeld: boolean;
+  retention: RetentionPolicy;
+  /** Undefined when nothing was to be pruned, or when it seemed wrong to (see the warnings). */
+  pruned: PruneResult | undefined;
+  warnings: string[];
+}
+
+export const backupSteps: readonly Step[] = [
+  {id: 'connect', title: 'Connect to PostgreSQL and to the store'},
+  {id: 'dump', title: 'Dump (pg_dump)', group: 'Back up'},
+  {id: 'compress', title: 'Compress', group: 'Back up'},
+  {id: 'upload', title: 'Encrypt and upload', group: 'Back up'},
+  {id: 'publish', title: 'Publish the manifest'},
+  {id: 'catalog', title: 'Compare with earlier backups'},
+  {id: 'delete', title: 'Delete old backups'},
+  {id: 'uploads', title: 'Abort unfinished uploads'},
+];
+
+/** A database that lost more than this share of its rows since the last backup may be the wrong one. */
+const suspiciousShare = 0.5;
+
+/**
+ * Takes a backup: pg_dump, inspected, compressed, sealed and uploaded in one pass; the manifest is published last. When
+ * anything fails, or `runtime.signal` is aborted, nothing of it stays in the store and nothing is pruned.
+ * @throws BackupError of the kind that says what failed
+ */
+export async function backup(settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
+  const stores = openStores(settings.store);
+  try {
+    return await backupTo(stores.backups, settings, runtime);
+  } finally {
+    stores.close();
+  }
+}
+
+/** What is known before the first byte is dumped. */
+interface Plan {
+  key: string;
+  startedAt: Date;
+  server: ServerFacts;
+  pgDump: Tool;
+  partSizeBytes: number;
+  sealingKey: EncryptionKey;
+}
+
+async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
+  const {observer} = runtime;
+  const started = performance.now();
+  const startedAt = runtime.now();
+  const keys = keyring(settings.keys.current, settings.keys.previous);
+  const warnings: string[] = [];
+  const warn = (message: string) => {
+    warnings.push(message);
+    observer({type: 'warning', message});
+  };
+  settings.database.warnings.forEach(warn);
+
+  const {server, pgDump} = await asStep(
+    observer,
+    'connect',
+    () => connect(store, settings, runtime),
+    (found) => `PostgreSQL ${found.server.version}, pg_dump ${found.pgDump.version.text}`,
+  );
+  const plan: Plan = {
+    key: backupKey(startedAt, settings.compression),
+    startedAt,
+    server,
+    pgDump,
+    partSizeBytes: partSizeFor(server.sizeBytes),
+    sealingKey: keys.current,
+  };
+  const streamed = await streamDump(store, plan, settings, runtime);
+  const manifest: Manifest = {
+    version: '2.0',
+    timestamp: startedAt.toISOString(),
+    database: server.database,
+    size: streamed.sizeBytes,
+    compressed: true,
+    encrypted: true,
+    retentionDays: settings.retention.keepDays,
+    compression: settings.compression,
+    label: settings.label,
+    hold: settings.hold,
+    durationMs: Math.round(performance.now() - started),
+    dumpBytes: streamed.dumpBytes,
+    compressedBytes: streamed.compressedBytes,
+    objects: [{key: plan.key, size: streamed.sizeBytes, sha256: streamed.sha256, partSize: plan.partSizeBytes}],
+    serverVersion: server.version,
+    pgDumpVersion: pgDump.version.text,
+    toolVersion: runtime.toolVersion,
+    keyFingerprint: keys.current.fingerprint,
+    excludedTableData: [...settings.excludeTableData],
+    contents: streamed.contents,
+  };
+  await asStep(observer, 'publish', () => publish(store, manifest, keys.current, runtime.signal));
+
+  const {tables, rows} = totals(manifest.contents);
+  const {pruned} = await compareAndPrune(store, manifest, keys, settings, runtime, warn);
+  return {
+    key: plan.key,
+    database: server.database,
+    startedAt,
+    durationMs: manifest.durationMs,
+    dumpBytes: manifest.dumpBytes,
+    compressedBytes: manifest.compressedBytes,
+    sizeBytes: manifest.size,
+    tables,
+    rows,
+    keyFingerprint: manifest.keyFingerprint,
+    label: manifest.label,
+    isHeld: manifest.hold,
+    retention: settings.retention,
+    pruned,
+    warnings,
+  };
+}
+
+/** Asks both ends, so that a wrong password or bucket is said before the work. */
+async function connect(
+  store: ObjectStore,
+  settings: BackupSettings,
+  {environment, signal}: Runtime,
+): Promise<{server: ServerFacts; pgDump: Tool}> {
+  const searchPath = environment.PATH ?? '';
+  const psql = await locatePsql(searchPath);
+  const [server] = await Promise.all([
+    serverFacts({connection: settings.database, psql, inherited: environment, signal}),
+    store.head('database-backups/'),
+  ]);
+  return {server, pgDump: await locatePgDump(server.major, searchPath)};
+}
+
+/** The one pipeline of a backup. The upload is its last function: it sees an error, never a clean end, when a stage fails. */
+async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettings, runtime: Runtime) {
+  const {observer, signal, environment} = runtime;
+  const options = {
+    connection: settings.database,
+    pgDump: plan.pgDump,
+    inherited: environment,
+    excludeTableData: settings.excludeTableData,
+    signal,
+  };
+  const steps = ['dump', 'compress', 'upload'] as const;
+  const progress = (step: (typeof steps)[number]) => (bytes: number) => observer({type: 'progress', step, bytes});
+  for (const step of steps) observer({type: 'started', step});
+
+  const dump = startDump(options);
+  const inspector = inspect(progress('dump'));
+  const compressed = measure({onBytes: progress('compress')});
+  const sealed = measure({digest: true});
+  try {
+    await pipeline(
+      dump.stream,
+      blocks(),
+      inspector,
+      codecs[settings.compression].compress(),
+      compressed,
+      seal(plan.sealingKey, {
+        objectKey: plan.key,
+        compression: settings.compression,
+        content: 'postgresql-dump',
+      }),
+      sealed,
+      (body) =>
+        store.put(plan.key, body as unknown as Readable, {
+          partSizeBytes: plan.partSizeBytes,
+          signal,
+          onBytes: progress('upload'),
+        }),
+      signal ? {signal} : {},
+    );
+  } catch (error) {
+    await dump.stop();
+    throw interruption(signal) ?? dumpError(error, options) ?? asBackupError(error);
+  }
+  const {inspection} = inspector;
+  try {
+    requireComplete(inspection);
+  } catch (error) {
+    await store.delete(plan.key);
+    throw error;
+  }
+  for (const step of steps) observer({type: 'finished', step});
+  return {
+    contents: inspection.contents,
+    dumpBytes: inspection.bytes,
+    compressedBytes: compressed.bytes,
+    sizeBytes: sealed.bytes,
+    sha256: sealed.sha256,
+  };
+}
+
+function unreadableManifest(store: ObjectStore, reason: string): BackupError {
+  return new BackupError('The manifest that was stored does not read back', {
+    code: 'MANIFEST_INVALID',
+    kind: 'storage',
+    reason: `${store.description}: ${reason}`,
+    hint: 'Does another program write to this bucket? The backup was removed: run it again.',
+  });
+}
+
+/** Without its manifest a backup is not complete: if it can't be published and read back, the object goes too. */
+async function publish(
+  store: ObjectStore,
+  manifest: Manifest,
+  key: EncryptionKey,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const [object] = manifest.objects;
+  if (!object) throw new Error('a manifest names its object');
+  const sealing = manifestSealingKey(key);
+  try {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    await store.create(manifestKey(object.key), Buffer.from(sealManifest(manifest, sealing)));
+    const reading = await loadManifest(store, object.key, [sealing]);
+    if (reading.is !== 'document') throw unreadableManifest(store, reading.is === 'invalid' ? reading.reason : '');
+  } catch (error) {
+    for (const stored of [manifestKey(object.key), object.key]) await store.delete(stored).catch(() => undefined);
+    throw asBackupError(error);
+  }
+}
+
+/**
+ * The backup is complete: from here on nothing may make it a failed one but a delete that failed. An unusual backup is
+ * said to be one, and then old backups are left alone: the wrong database gives a valid, small dump.
+ */
+async function compareAndPrune(
+  store: ObjectStore,
+  manifest: Manifest,
+  keys: Keyring,
+  settings: BackupSettings,
+  runtime: Runtime,
+  warn: (message: string) => void,
+): Promise<{pruned: PruneResult | undefined}> {
+  const {observer} = runtime;
+  try {
+    const backups = await asStep(observer, 'catalog', () => readCatalog(store, keys, runtime.signal));
+    const suspicion = suspicionOf(manifest, backups);
+    if (suspicion) warn(suspicion);
+    const why = suspicion ? 'this backup looks unusual' : settings.prune ? undefined : '--no-prune';
+    if (why === undefined) {
+      return {pruned: await pruneStore(store, backups, {retention: settings.retention, dryRun: false}, runtime)};
+    }
+    for (const step of ['delete', 'uploads']) observer({type: 'skipped', step, note: why});
+    if (suspicion && settings.prune) warn('old backups were not deleted, because this one looks unusual');
+  } catch (error) {
+    const interrupted = interruption(runtime.signal);
+    if (interrupted) throw interrupted;
+    warn(`the backup is complete, but old backups could not be looked at: ${messageOf(error)}`);
+  }
+  return {pruned: undefined};
+}
+
+/** What is odd about a backup, next to the last one of the same database. */
+export function suspicionOf(manifest: Manifest, backups: readonly Backup[]): string | undefined {
+  const {tables, rows} = totals(manifest.contents);
+  if (tables === 0) return `the database ${manifest.database} holds no tables: is it the right one?`;
+  const own = manifest.objects[0]?.key;
+  const earlier = backups.filter((other) => other.key !== own && isRestorable(other) && other.rows !== undefined);
+  const last = earlier.find((other) => other.database === manifest.database);
+  if (last?.rows && rows < last.rows * suspiciousShare) {
+    return `the database holds ${rows} rows, and held ${last.rows} in the last backup (${last.key}): is it the right one?`;
+  }
+  const [newest] = earlier;
+  if (!last && newest) {
+    return `the earlier backups in this bucket are of database ${newest.database}, this one is of ${manifest.database}`;
+  }
+  return undefined;
+}

@@ -1,0 +1,128 @@
+/** Reading the catalog: what backups a bucket holds, and which one is meant. */
+import pMap from 'p-map';
+import {type Backup, type BackupObjects, describeBackup, groupObjects, isRestorable} from '../catalog/backups.ts';
+import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp} from '../catalog/key-names.ts';
+import {
+  type DocumentReading,
+  type Manifest,
+  manifestSealPurpose,
+  mostManifestBytes,
+  readManifest,
+  type SealingKey,
+} from '../catalog/manifest.ts';
+import {allKeys, derivedKey, type EncryptionKey, type Keyring} from '../encrypt/keys.ts';
+import {longestHeader, magic, parseHeader} from '../encrypt/message-header.ts';
+import {BackupError, interruption} from '../errors.ts';
+import {type ObjectStore, readSmall} from '../upload/store.ts';
+
+/** Manifests read at the same time. */
+const concurrency = 16;
+
+export function manifestSealingKey(key: EncryptionKey): SealingKey {
+  return {fingerprint: key.fingerprint, key: derivedKey(key, manifestSealPurpose)};
+}
+
+export function sealingKeys(keys: Keyring | undefined): SealingKey[] {
+  return keys ? allKeys(keys).map(manifestSealingKey) : [];
+}
+
+/** Reads and checks the manifest of a backup. */
+export async function loadManifest(
+  store: ObjectStore,
+  key: string,
+  keys: readonly SealingKey[],
+): Promise<DocumentReading<Manifest>> {
+  try {
+    return readManifest(await readSmall(store, manifestKey(key), mostManifestBytes), key, keys);
+  } catch (error) {
+    if (error instanceof RangeError) return {is: 'invalid', reason: error.message};
+    throw error;
+  }
+}
+
+/** What an object is by its first bytes. Older backups begin with random ones. */
+async function bodyKindOf(store: ObjectStore, key: string): Promise<'sealed' | 'legacy'> {
+  const head = await readSmallHead(store, key, magic.length);
+  return head.equals(magic) ? 'sealed' : 'legacy';
+}
+
+async function readSmallHead(store: ObjectStore, key: string, length: number): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of store.get(key, {length})) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+/** The header of a sealed object, or undefined when the object is of the older form. */
+export async function readObjectHeader(store: ObjectStore, key: string) {
+  const reading = parseHeader(await readSmallHead(store, key, longestHeader));
+  return reading.is === 'header' ? reading.header : undefined;
+}
+
+/** Everything that is known of one backup. */
+async function inspectBackup(store: ObjectStore, objects: BackupObjects, keys: readonly SealingKey[]): Promise<Backup> {
+  const reading = objects.manifest && (await loadManifest(store, objects.key, keys));
+  const needsBody = objects.body && (!reading || reading.is === 'legacy');
+  return describeBackup(objects, reading, needsBody ? await bodyKindOf(store, objects.key) : undefined);
+}
+
+async function listObjects(store: ObjectStore): Promise<BackupObjects[]> {
+  const objects = [];
+  for await (const {key, sizeBytes} of store.list(backupsPrefix)) objects.push({key, sizeBytes});
+  return groupObjects(objects);
+}
+
+/** Every backup in the bucket, newest first. */
+export async function readCatalog(
+  store: ObjectStore,
+  keys: Keyring | undefined,
+  signal?: AbortSignal | undefined,
+): Promise<Backup[]> {
+  const sealing = sealingKeys(keys);
+  try {
+    return await pMap(await listObjects(store), (objects) => inspectBackup(store, objects, sealing), {
+      concurrency,
+      ...(signal ? {signal} : {}),
+    });
+  } catch (error) {
+    throw interruption(signal) ?? error;
+  }
+}
+
+/** Which backup is meant: by its key (or the timestamp in it), the newest, or the newest at a time. */
+export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'time'; at: Date};
+
+/**
+ * Finds the backup that is meant, without reading more manifests than it takes.
+ * @throws BackupError BACKUP_NOT_FOUND
+ */
+export async function findBackup(store: ObjectStore, choice: BackupChoice, keys: Keyring | undefined): Promise<Backup> {
+  const listed = await listObjects(store);
+  const sealing = sealingKeys(keys);
+  if (choice.by === 'key') {
+    const time = parseTimestamp(choice.key)?.getTime();
+    const objects = listed.find(({key, startedAt}) => key === choice.key || startedAt.getTime() === time);
+    if (objects) return inspectBackup(store, objects, sealing);
+    throw notFound(
+      store,
+      listed,
+      `no backup ${JSON.stringify(choice.key)}${parseBackupKey(choice.key) ? '' : ' (and that is no key of a backup)'}`,
+    );
+  }
+  for (const objects of listed) {
+    if (choice.by === 'time' && objects.startedAt > choice.at) continue;
+    const backup = await inspectBackup(store, objects, sealing);
+    if (isRestorable(backup)) return backup;
+  }
+  const which = choice.by === 'latest' ? 'no backup' : `no backup from before ${choice.at.toISOString()}`;
+  throw notFound(store, listed, `${which} that is complete`);
+}
+
+function notFound(store: ObjectStore, listed: readonly BackupObjects[], what: string): BackupError {
+  const newest = listed[0] ? `; the newest of ${listed.length} is ${listed[0].key}` : '; it holds no backup at all';
+  return new BackupError('Backup not found in R2', {
+    code: 'BACKUP_NOT_FOUND',
+    kind: 'storage',
+    reason: `${store.description} holds ${what}${newest}`,
+    hint: 'See what there is: loma-backup list. Is it the right bucket (CLOUDFLARE_R2_BUCKET_BACKUPS)?',
+  });
+}

@@ -1,0 +1,148 @@
+import type {Backup} from '../catalog/backups.ts';
+import {backupsPrefix, partOf} from '../catalog/key-names.ts';
+import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
+import {keyring} from '../encrypt/keys.ts';
+import {BackupError, interruption} from '../errors.ts';
+import {asStep, type Step} from '../observer.ts';
+import {openStores} from '../upload/open-store.ts';
+import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
+import {readCatalog} from './catalog.ts';
+import type {ListSettings} from './list.ts';
+import type {Runtime} from './runtime.ts';
+
+export interface PruneSettings extends ListSettings {
+  retention: RetentionPolicy;
+  /** Say what would be done, and do nothing. */
+  dryRun: boolean;
+}
+
+export interface PruneResult {
+  dryRun: boolean;
+  decisions: RetentionDecision<Backup>[];
+  /** Keys of backups that were deleted, or would be. */
+  deleted: string[];
+  /** Deletes that the bucket's lock rules forbid: they come back at the next prune. */
+  locked: string[];
+  failed: {key: string; reason: string}[];
+  /** Unfinished uploads of this program that were aborted, or would be. */
+  abortedUploads: string[];
+}
+
+export const pruneSteps: readonly Step[] = [
+  {id: 'catalog', title: 'Read the catalog'},
+  {id: 'delete', title: 'Delete old backups'},
+  {id: 'uploads', title: 'Abort unfinished uploads'},
+];
+
+/** An upload that was begun this long ago, in milliseconds, is not coming to an end. */
+const staleUploadMs = 86_400_000;
+
+/**
+ * Deletes the backups that the policy no longer keeps, and aborts uploads of this program that were never finished.
+ * Whatever can be deleted is; what could not be is in the result (see `requirePruned`).
+ */
+export async function prune(settings: PruneSettings, runtime: Runtime): Promise<PruneResult> {
+  const {optionalKeys: keys} = settings;
+  const stores = openStores(settings.store);
+  try {
+    const {observer, signal} = runtime;
+    const backups = await asStep(
+      observer,
+      'catalog',
+      () => readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), signal),
+      (found) => `${found.length} backups`,
+    );
+    return await pruneStore(stores.backups, backups, settings, runtime);
+  } finally {
+    stores.close();
+  }
+}
+
+/** The same, in a store that is open and whose catalog was read. */
+export async function pruneStore(
+  store: ObjectStore,
+  backups: readonly Backup[],
+  {retention, dryRun}: Pick<PruneSettings, 'retention' | 'dryRun'>,
+  {observer, signal, now}: Runtime,
+): Promise<PruneResult> {
+  const decisions = planRetention(backups, retention, now());
+  const result: PruneResult = {dryRun, decisions, deleted: [], locked: [], failed: [], abortedUploads: []};
+  await asStep(
+    observer,
+    'delete',
+    async () => {
+      // Oldest first, so that an interruption leaves the newer ones.
+      for (const {backup, action} of decisions.toReversed()) {
+        if (action === 'delete') await deleteBackup(store, backup, result, signal);
+      }
+    },
+    () =>
+      `${result.deleted.length} ${dryRun ? 'would be ' : ''}deleted, ${backups.length - result.deleted.length} kept`,
+  );
+  await asStep(
+    observer,
+    'uploads',
+    async () => {
+      for await (const upload of store.unfinishedUploads(backupsPrefix)) {
+        if (isStale(upload, now())) await abortUpload(store, upload, result);
+      }
+    },
+    () => `${result.abortedUploads.length} ${dryRun ? 'would be ' : ''}aborted`,
+  );
+  return result;
+}
+
+/** The manifest goes first: a backup that is half deleted must not look complete. */
+async function deleteBackup(
+  store: ObjectStore,
+  backup: Backup,
+  result: PruneResult,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const interrupted = interruption(signal);
+  if (interrupted) throw interrupted;
+  try {
+    if (!result.dryRun) for (const key of backup.objectKeys) await store.delete(key);
+    result.deleted.push(backup.key);
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    if (error.code === 'OBJECT_LOCKED') result.locked.push(backup.key);
+    else result.failed.push({key: backup.key, reason: error.reason ?? error.message});
+  }
+}
+
+function isStale({key, startedAt}: UnfinishedUpload, now: Date): boolean {
+  return partOf(key) !== undefined && now.getTime() - startedAt.getTime() > staleUploadMs;
+}
+
+async function abortUpload(store: ObjectStore, upload: UnfinishedUpload, result: PruneResult): Promise<void> {
+  try {
+    if (!result.dryRun) await store.abortUpload(upload);
+    result.abortedUploads.push(upload.key);
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    result.failed.push({key: upload.key, reason: error.reason ?? error.message});
+  }
+}
+
+/**
+ * Makes an error of what could not be deleted.
+ * @throws BackupError PRUNE_INCOMPLETE
+ */
+export function requirePruned({failed, locked}: PruneResult): void {
+  const count = failed.length + locked.length;
+  if (count === 0) return;
+  const lines = [
+    ...failed.map(({key, reason}) => `${key}: ${reason}`),
+    ...locked.map((key) => `${key}: locked by a rule of the bucket`),
+  ];
+  throw new BackupError(`${count} of the old backups could not be deleted`, {
+    code: 'PRUNE_INCOMPLETE',
+    kind: 'storage',
+    reason: lines.join('\n'),
+    hint:
+      failed.length === 0
+        ? 'A bucket lock keeps them: run prune again when it has let them go, or keep them longer (--keep-days).'
+        : 'The token needs "Object Read & Write". Run prune again: what was deleted stays deleted.',
+  });
+}

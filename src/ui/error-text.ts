@@ -1,0 +1,46 @@
+import {asBackupError, type BackupError} from '../lib/errors.ts';
+import {printable} from './format.ts';
+
+/** Anything that was thrown, as `--json` prints it. */
+export interface ErrorDocument {
+  error: {code: string; exitCode: number; message: string; reason?: string; hint?: string};
+}
+
+/** oclif's own errors (a flag it does not know, a missing argument) are usage errors, and say so well enough. */
+function isUsageError(error: unknown): error is Error {
+  return typeof error === 'object' && error !== null && 'oclif' in error && 'message' in error;
+}
+
+function factsOf(error: unknown): Pick<BackupError, 'code' | 'exitCode' | 'message' | 'reason' | 'hint'> {
+  if (!isUsageError(error)) return asBackupError(error);
+  const message = error.message.replace(/\nSee more help with --help$/, '');
+  return {code: 'USAGE', exitCode: 2, message, reason: undefined, hint: 'See what it takes with --help.'};
+}
+
+function linesOf(text: string): string[] {
+  return text.split('\n').map(printable);
+}
+
+/** The error for `--json`, secrets masked. */
+export function errorDocument(error: unknown, mask: (text: string) => string): ErrorDocument {
+  const {code, exitCode, message, reason, hint} = factsOf(error);
+  return {
+    error: {
+      code,
+      exitCode,
+      message: mask(message),
+      ...(reason === undefined ? {} : {reason: mask(reason)}),
+      ...(hint === undefined ? {} : {hint: mask(hint)}),
+    },
+  };
+}
+
+/** The error for people: what happened, why, what to do now. Long keys are not broken: they are there to be copied. */
+export function errorText(error: unknown, mask: (text: string) => string): string {
+  const {code, message, reason, hint} = errorDocument(error, mask).error;
+  const lines = [`Error: ${linesOf(message).join('\n')}`];
+  if (reason) lines.push(...linesOf(reason).map((line) => `  ${line}`));
+  if (hint) lines.push(`What to do: ${linesOf(hint).join('\n')}`);
+  lines.push(`Code: ${code}`);
+  return `${lines.join('\n')}\n`;
+}

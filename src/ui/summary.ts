@@ -1,0 +1,118 @@
+/** The results of operations as text for people. */
+import chalk from 'chalk';
+import type {Backup} from '../lib/catalog/backups.ts';
+import type {BackupResult} from '../lib/operations/backup.ts';
+import type {PruneResult} from '../lib/operations/prune.ts';
+import type {ExtractResult, RestoreResult} from '../lib/operations/restore.ts';
+import {formatBytes, formatCount, formatDuration, formatReduction, formatTime, printable} from './format.ts';
+import {table} from './table.ts';
+
+/** Names and values, one pair a line, the values under each other. */
+function facts(title: string, pairs: [string, string][]): string {
+  const width = Math.max(...pairs.map(([name]) => name.length));
+  return [
+    chalk.bold(title),
+    ...pairs.map(([name, value]) => `  ${`${name}:`.padEnd(width + 2)}${printable(value)}`),
+  ].join('\n');
+}
+
+function plural(count: number, one: string, many = `${one}s`): string {
+  return `${formatCount(count)} ${count === 1 ? one : many}`;
+}
+
+export function backupSummary(result: BackupResult): string {
+  const {retention, pruned} = result;
+  return facts('Backup complete', [
+    ['Backup key', result.key],
+    ['Database', `${result.database}, ${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}`],
+    ['Size before', formatBytes(result.dumpBytes)],
+    [
+      'Size after',
+      `${formatBytes(result.compressedBytes)} (${formatReduction(result.dumpBytes, result.compressedBytes)} smaller)`,
+    ],
+    ['Final size', `${formatBytes(result.sizeBytes)}, encrypted with key ${result.keyFingerprint}`],
+    ['Duration', formatDuration(result.durationMs)],
+    [
+      'Retention',
+      result.isHeld
+        ? 'held: never pruned'
+        : `${plural(retention.keepDays, 'day')}, and the newest ${retention.keepLast} whatever their age`,
+    ],
+    ['Pruned', pruned ? `${plural(pruned.deleted.length, 'old backup')} deleted` : 'nothing'],
+  ]);
+}
+
+export function restoreSummary(result: RestoreResult): string {
+  const counted =
+    result.uncountedTables.length === 0 ? 'every table counted in the target' : 'counted where they can be seen';
+  return facts('Restore complete', [
+    ['Backup key', result.key],
+    ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],
+    ['Target', result.target],
+    ['Restored', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}; ${counted}`],
+    ['Duration', formatDuration(result.durationMs)],
+  ]);
+}
+
+export function extractSummary(result: ExtractResult): string {
+  return facts('Plain SQL written', [
+    ['Backup key', result.key],
+    ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],
+    ['File', `${result.output}, ${formatBytes(result.dumpBytes)}`],
+    ['Contents', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}`],
+    ['Duration', formatDuration(result.durationMs)],
+  ]);
+}
+
+/** What a backup is, in a word or two; why, if it is not complete. */
+function stateText(backup: Backup): string {
+  const notes = [
+    backup.isHeld ? 'held' : '',
+    backup.state === 'complete' ? '' : backup.state,
+    backup.problem ?? '',
+    backup.seal === 'unchecked' ? `seal not checked (key ${backup.keyFingerprint})` : '',
+  ];
+  return notes.filter(Boolean).join(', ');
+}
+
+export function listTable(backups: readonly Backup[], width: number): string {
+  if (backups.length === 0) return 'There are no backups yet.';
+  return table(
+    ['Date', 'Size', 'Tables', 'Rows', 'Label', 'Notes', 'Key'],
+    backups.map((backup) => [
+      formatTime(backup.startedAt),
+      formatBytes(backup.sizeBytes),
+      backup.tables === undefined ? '-' : formatCount(backup.tables),
+      backup.rows === undefined ? '-' : formatCount(backup.rows),
+      printable(backup.label ?? '-'),
+      printable(stateText(backup) || '-'),
+      backup.key,
+    ]),
+    width,
+  );
+}
+
+export function pruneSummary(result: PruneResult): string {
+  const lines = result.decisions.map(({backup, action, because}) => {
+    const word = action === 'keep' ? 'keep' : result.dryRun ? 'would delete' : verdict(backup.key, result);
+    return `${word.padEnd(12)}  ${backup.key}  because ${because}`;
+  });
+  for (const key of result.abortedUploads) {
+    lines.push(
+      `${(result.dryRun ? 'would abort' : 'aborted').padEnd(12)}  ${key}  because its upload was begun over a day ago`,
+    );
+  }
+  const would = result.dryRun ? ' would be' : '';
+  lines.push(
+    chalk.bold(
+      `${plural(result.deleted.length, 'backup')}${would} deleted, ${result.decisions.length - result.deleted.length} kept, ` +
+        `${plural(result.abortedUploads.length, 'unfinished upload')}${would} aborted`,
+    ),
+  );
+  return lines.join('\n');
+}
+
+function verdict(key: string, {deleted, locked}: PruneResult): string {
+  if (deleted.includes(key)) return 'deleted';
+  return locked.includes(key) ? 'locked' : 'not deleted';
+}

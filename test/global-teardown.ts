@@ -1,0 +1,14 @@
+/** jest's globalTeardown: ends what globalSetup has started. */
+import './global-setup.ts';
+
+interface WatchOptions {
+  watch?: boolean;
+  watchAll?: boolean;
+}
+
+export default async function globalTeardown({watch, watchAll}: WatchOptions): Promise<void> {
+  // The next run of watch mode uses them again; when jest ends, the watchdogs clear up.
+  if (watch || watchAll) return;
+  await globalThis.lomaTestServers?.stop();
+  globalThis.lomaTestServers = undefined;
+}
