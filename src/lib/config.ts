@@ -39,12 +39,16 @@ export interface KeySettings {
 /** Everything that can be set; a command asks for what it needs. */
 export interface AllSettings {
   database: Connection;
-  testDatabase: Connection;
+  /** As `database`, for commands that can do without. */
+  optionalDatabase: Connection | undefined;
+  optionalTestDatabase: Connection | undefined;
   store: StoreSettings;
   keys: KeySettings;
   /** As `keys`, for commands that can do without. */
   optionalKeys: KeySettings | undefined;
   compression: CompressionName;
+  /** Where to report success and failure to (healthchecks.io and its like). */
+  pingUrl: Secret | undefined;
 }
 
 export type Need = keyof AllSettings;
@@ -63,6 +67,7 @@ export const variableNames = [
   'PHI_ENCRYPTION_KEYS_PREVIOUS',
   'LOMA_BACKUP_STORE',
   'LOMA_BACKUP_COMPRESSION',
+  'LOMA_BACKUP_PING_URL',
 ] as const;
 
 export type VariableName = (typeof variableNames)[number];
@@ -75,6 +80,7 @@ export const secretNames = [
   'CLOUDFLARE_R2_SECRET_ACCESS_KEY',
   'PHI_ENCRYPTION_KEY',
   'PHI_ENCRYPTION_KEYS_PREVIOUS',
+  'LOMA_BACKUP_PING_URL',
 ] as const satisfies readonly VariableName[];
 
 /** Where settings come from. */
@@ -119,7 +125,13 @@ const keyMend = 'Use the key that is kept in the safe; a new one for new backups
 
 type Reader<T> = (merged: MergedValues) => T | undefined;
 
-function readConnection(variable: 'DATABASE_URL' | 'TEST_DATABASE_URL'): Reader<Connection> {
+type DatabaseVariable = 'DATABASE_URL' | 'TEST_DATABASE_URL';
+
+function readOptionalConnection(variable: DatabaseVariable): Reader<Connection | undefined> {
+  return (merged) => (merged.values[variable] === undefined ? undefined : readConnection(variable)(merged));
+}
+
+function readConnection(variable: DatabaseVariable): Reader<Connection> {
   return ({values, problems}) => {
     const url = values[variable];
     if (url === undefined) {
@@ -250,13 +262,23 @@ const readCompression: Reader<CompressionName> = ({values, problems}) => {
   return name;
 };
 
+const readPingUrl: Reader<Secret | undefined> = ({values, problems}) => {
+  const {LOMA_BACKUP_PING_URL: text} = values;
+  if (text === undefined) return undefined;
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return new Secret(text);
+  problems.push('LOMA_BACKUP_PING_URL must look like https://hc-ping.com/<uuid>.');
+  return undefined;
+};
+
 const readers: {[N in Need]: Reader<AllSettings[N]>} = {
   database: readConnection('DATABASE_URL'),
-  testDatabase: readConnection('TEST_DATABASE_URL'),
+  optionalDatabase: readOptionalConnection('DATABASE_URL'),
+  optionalTestDatabase: readOptionalConnection('TEST_DATABASE_URL'),
   store: readStore,
   keys: readKeys,
   optionalKeys: readOptionalKeys,
   compression: readCompression,
+  pingUrl: readPingUrl,
 };
 
 /**

@@ -38,6 +38,10 @@ const manifestSchema = z.object({
   compressedBytes: count,
   objects: z.array(z.object({key: z.string(), size: count, sha256: digest, partSize: count})).length(1),
   serverVersion: z.string(),
+  /** Of the source database (`server_encoding`); the dump is written in it. */
+  encoding: z.string(),
+  /** Roles that the dump names (in policies and user mappings): the target's server must have them. */
+  roles: z.array(z.string()),
   pgDumpVersion: z.string(),
   toolVersion: z.string(),
   keyFingerprint: fingerprint,

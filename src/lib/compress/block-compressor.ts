@@ -2,60 +2,88 @@ import {Transform} from 'node:stream';
 
 export type CompressBlock = (block: Buffer, done: (error: Error | null, compressed: Buffer) => void) => void;
 
-/** Blocks under way at once: two keep both cores of a small machine busy, and each holds a block in memory. */
+/** Plaintext bytes in a block. Smaller ones compress worse, larger ones only take more memory. */
+export const blockBytes = 1 << 20;
+
+/** Blocks under way at once: two keep both cores of a small machine busy, the third waits for the first free thread. */
 const concurrency = 3;
 
 /**
- * A stage that compresses every chunk it is given as a member (gzip) or frame (zstd) of its own, several at a time on
- * libuv's thread pool, and passes them on in order. Members and frames one after another are one valid file: RFC 1952,
- * 2.2; RFC 8878, 3. Chunks should be about 1 MiB; smaller ones compress badly.
+ * A stage that gathers its input into blocks and compresses each as a member (gzip) or frame (zstd) of its own, several
+ * at a time on libuv's thread pool, and passes them on in order. Members and frames one after another are one valid
+ * file: RFC 1952, 2.2; RFC 8878, 3.
+ *
+ * Block buffers are used again as soon as their block is compressed: fresh ones would cost a page fault every 4 KiB, and a
+ * garbage collection every few dozen blocks.
  */
 export function compressBlocks(compress: CompressBlock): Transform {
+  const idle: Buffer[] = [];
+  let block: Buffer = Buffer.allocUnsafeSlow(blockBytes);
+  let filled = 0;
+  let isEmpty = true;
   /** Results in the order of their blocks; undefined is one that is still under way. */
   const results: (Buffer | undefined)[] = [];
   let firstIndex = 0;
-  let nextIndex = 0;
-  let blocksSeen = 0;
-  /** Goes on when a place is free (transform) or everything is done (flush). */
+  /** Goes on when at most `until` blocks are left. */
   let waiting: {until: number; resume: () => void} | undefined;
   let failure: Error | undefined;
 
   const stage = new Transform({
-    // One block waits while `concurrency` others are under way.
-    writableHighWaterMark: 1,
-    readableHighWaterMark: 1 << 20,
-    transform(block: Buffer, _encoding, done) {
-      start(block);
-      wait(concurrency - 1, done);
+    writableHighWaterMark: blockBytes,
+    readableHighWaterMark: blockBytes,
+    transform(chunk: Buffer, _encoding, done) {
+      fill(chunk, done);
     },
     flush(done) {
       // An empty stream must be a valid file too.
-      if (blocksSeen === 0) start(Buffer.alloc(0));
-      wait(0, done);
+      if (filled > 0 || isEmpty) start();
+      whenAtMost(0, done);
     },
   });
 
-  function start(block: Buffer): void {
-    blocksSeen += 1;
-    const index = nextIndex;
-    nextIndex += 1;
-    results.push(undefined);
-    compress(block, (error, compressed) => {
-      if (error) failure = error;
-      results[index - firstIndex] = compressed;
-      while (!failure && results.length > 0 && results[0] !== undefined) {
-        stage.push(results.shift());
-        firstIndex += 1;
-      }
-      if (waiting && (failure || results.length <= waiting.until)) {
-        const {resume} = waiting;
-        waiting = undefined;
-        resume();
-      }
+  /** Copies a chunk into the block; whenever that is full, waits for a free place to compress it. */
+  function fill(chunk: Buffer, done: (error?: Error | null) => void): void {
+    const taken = chunk.copy(block, filled);
+    filled += taken;
+    if (filled < blockBytes) {
+      done();
+      return;
+    }
+    start();
+    const rest = chunk.subarray(taken);
+    whenAtMost(concurrency - 1, (error) => {
+      if (error || rest.length === 0) done(error);
+      else fill(rest, done);
     });
   }
 
-  function wait(until: number, done: (error?: Error | null) => void): void {
+  function start(): void {
+    isEmpty = false;
+    const full = block;
+    const index = firstIndex + results.length;
+    results.push(undefined);
+    compress(full.subarray(0, filled), (error, compressed) => {
+      if (error) failure = error;
+      idle.push(full);
+      results[index - firstIndex] = compressed;
+      passOn();
+    });
+    block = idle.pop() ?? Buffer.allocUnsafeSlow(blockBytes);
+    filled = 0;
+  }
+
+  function passOn(): void {
+    while (!failure && results[0] !== undefined) {
+      stage.push(results.shift());
+      firstIndex += 1;
+    }
+    if (!waiting || (results.length > waiting.until && !failure)) return;
+    const {resume} = waiting;
+    waiting = undefined;
+    resume();
+  }
+
+  function whenAtMost(until: number, done: (error?: Error | null) => void): void {
     const resume = () => done(failure ?? null);
     if (failure || results.length <= until) resume();
     else waiting = {until, resume};

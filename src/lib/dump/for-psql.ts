@@ -20,7 +20,8 @@ export interface ForPsqlOptions {
  * `--single-transaction` would commit at the end of its input, also when the input ends because something failed.
  *
  * Left out are the dump's own `\restrict` lines, and the `BEGIN;` and `COMMIT;` round large objects, which would end the
- * transaction half-way.
+ * transaction half-way. `DROP EXTENSION` and `COMMENT ON EXTENSION` may fail: a managed server refuses them to all but the
+ * extension's owner, an extension that stays is as good, and a new one brings its comment.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
 export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transform {
@@ -37,6 +38,7 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     copyEnd: keep,
     restrict: drop,
     transaction: drop,
+    extension: (line: Buffer) => keep(optional(line)),
     command: refuseCommand,
   };
   const scanner = new DumpScanner(handler);
@@ -66,6 +68,13 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
   }
 
   return stage;
+}
+
+/** A statement that may be refused without harm. */
+function optional(statement: Buffer): Buffer {
+  const sql = statement.toString('latin1').trim();
+  const harmless = 'insufficient_privilege OR dependent_objects_still_exist';
+  return Buffer.from(`DO $loma$ BEGIN ${sql} EXCEPTION WHEN ${harmless} THEN NULL; END $loma$;\n`, 'latin1');
 }
 
 function refuseCommand(line: Buffer): never {

@@ -2,6 +2,7 @@ import {createHash, type Hash} from 'node:crypto';
 import {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
 import type {DumpContents, TableContents} from './contents.ts';
+import {type DumpEntry, EntryRecorder} from './entries.ts';
 import {countLines} from './count-lines.ts';
 import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
 
@@ -12,6 +13,8 @@ export interface Inspection {
   bytes: number;
   /** pg_dump's closing line was there. */
   isComplete: boolean;
+  /** The objects that it defines; empty unless they were asked for. */
+  entries: DumpEntry[];
   /** Psql commands in the dump that pg_dump would not have written; empty in a dump that can be trusted. */
   commands: string[];
 }
@@ -23,9 +26,15 @@ class Inspector implements DumpHandler {
   #schemaBytes = 0;
   #isComplete = false;
   readonly #commands: string[] = [];
+  readonly #recorder: EntryRecorder | undefined;
   #table: {statement: CopyStatement; rows: number; bytes: number; hash: Hash} | undefined;
 
+  constructor(withEntries: boolean) {
+    this.#recorder = withEntries ? new EntryRecorder() : undefined;
+  }
+
   sql(bytes: Buffer): void {
+    this.#recorder?.add(bytes);
     this.#schema.update(bytes);
     this.#schemaBytes += bytes.length;
   }
@@ -42,12 +51,18 @@ class Inspector implements DumpHandler {
     this.sql(line);
   }
 
+  extension(line: Buffer): void {
+    this.sql(line);
+  }
+
   entry(line: Buffer): void {
+    this.#recorder?.begin(line);
     this.sql(line);
   }
 
   complete(line: Buffer): void {
     this.#isComplete = true;
+    this.#recorder?.end();
     this.sql(line);
   }
 
@@ -74,7 +89,9 @@ class Inspector implements DumpHandler {
   }
 
   result(bytes: number): Inspection {
+    this.#recorder?.end();
     return {
+      entries: this.#recorder?.entries ?? [],
       contents: {tables: this.#tables, schema: {bytes: this.#schemaBytes, sha256: this.#schema.digest('hex')}},
       bytes,
       isComplete: this.#isComplete,
@@ -92,10 +109,14 @@ export interface InspectTap extends Transform {
 /**
  * Makes a tap for one dump.
  * @param onBytes is told the running total of bytes at every chunk
+ * @param options.withEntries also digest every object's SQL by itself
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump is cut off
  */
-export function inspect(onBytes: (total: number) => void = () => {}): InspectTap {
-  const inspector = new Inspector();
+export function inspect(
+  onBytes: (total: number) => void = () => {},
+  options: {withEntries?: boolean} = {},
+): InspectTap {
+  const inspector = new Inspector(options.withEntries ?? false);
   const scanner = new DumpScanner(inspector);
   let bytes = 0;
   let inspection: Inspection | undefined;

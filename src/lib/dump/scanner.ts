@@ -29,6 +29,11 @@ export interface DumpHandler {
   transaction(line: Buffer): void;
   /** `-- Name: …; Type: …; Schema: …; Owner: …` (or `-- Data for Name: …`): a new object begins. */
   entry(line: Buffer): void;
+  /**
+   * `DROP EXTENSION IF EXISTS …;` or `COMMENT ON EXTENSION … IS …;` on one line: what only an extension's owner may do,
+   * and a restore can do without.
+   */
+  extension(line: Buffer): void;
   copyStart(statement: CopyStatement, line: Buffer): void;
   /** Rows of the table, in any pieces: one line a row. */
   copyData(bytes: Buffer): void;
@@ -39,8 +44,10 @@ export interface DumpHandler {
 }
 
 const newline = 0x0a;
-const copyTerminator = Buffer.from('\n\\.\n');
-const endOfData = Buffer.from('\\.\n');
+/** How a row that ends the data begins. No other does: the server writes a backslash in a value as two. */
+const endMark = Buffer.from('\n\\.');
+/** The rest of that row; psql takes a carriage return before the line break too, and runs what follows. */
+const endings = [Buffer.from('\n'), Buffer.from('\r\n')];
 
 /**
  * The longest line that is looked at as a whole. A COPY statement names at most 1,600 columns of 63 bytes each, quotes
@@ -56,6 +63,8 @@ const copyPattern = new RegExp(
   String.raw`^COPY (${identifier}(?:\.${identifier})?) (?:\((${identifier}(?:, ${identifier})*)\))? ?FROM stdin;\n$`,
 );
 
+const extensionPattern = /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/;
+
 /** Lines that begin a statement and may be something other than SQL, by how they start. */
 const lineKinds = [
   {prefix: 'COPY ', kind: 'copy'},
@@ -66,6 +75,8 @@ const lineKinds = [
   {prefix: '-- PostgreSQL database dump complete', kind: 'complete'},
   {prefix: 'BEGIN;', kind: 'transaction'},
   {prefix: 'COMMIT;', kind: 'transaction'},
+  {prefix: 'DROP EXTENSION IF EXISTS ', kind: 'extension'},
+  {prefix: 'COMMENT ON EXTENSION ', kind: 'extension'},
   {prefix: 'SET standard_conforming_strings = off;', kind: 'oldStrings'},
 ] as const;
 
@@ -137,29 +148,39 @@ export class DumpScanner {
   /** Takes COPY data; gives how many bytes it took. */
   #scanCopy(bytes: Buffer): number {
     if (this.#copyIsFresh) {
-      const head = bytes.subarray(0, endOfData.length);
-      if (head.equals(endOfData)) return this.#endCopy(bytes, 0);
-      if (head.length < endOfData.length && endOfData.subarray(0, head.length).equals(head)) return 0;
+      const mark = endMark.subarray(1);
+      const head = bytes.subarray(0, mark.length);
+      if (mark.subarray(0, head.length).equals(head)) {
+        const end = head.length < mark.length ? 0 : endOfRow(bytes, mark.length);
+        if (end !== undefined) return end === 0 ? 0 : this.#endCopy(bytes, 0, end);
+      }
       this.#copyIsFresh = false;
     }
-    const end = bytes.indexOf(copyTerminator);
-    if (end >= 0) {
-      this.#handler.copyData(bytes.subarray(0, end + 1));
-      return this.#endCopy(bytes, end + 1);
+    for (let from = 0; ; ) {
+      const at = bytes.indexOf(endMark, from);
+      if (at < 0) break;
+      const end = endOfRow(bytes, at + endMark.length);
+      if (end === undefined) {
+        from = at + endMark.length;
+        continue;
+      }
+      if (end === 0) return this.#passData(bytes, at);
+      this.#handler.copyData(bytes.subarray(0, at + 1));
+      return this.#endCopy(bytes, at + 1, end);
     }
-    // The last bytes may be the beginning of the terminator.
-    let safe = bytes.length;
+    // The last bytes may be the beginning of the end.
     const lastBreak = bytes.lastIndexOf(newline);
-    if (lastBreak >= 0 && bytes.length - lastBreak < copyTerminator.length) {
-      const tail = bytes.subarray(lastBreak);
-      if (copyTerminator.subarray(0, tail.length).equals(tail)) safe = lastBreak;
-    }
-    if (safe > 0) this.#handler.copyData(bytes.subarray(0, safe));
-    return safe;
+    const mayBegin = lastBreak >= 0 && bytes.length - lastBreak < endMark.length;
+    const isBegun = mayBegin && endMark.subarray(0, bytes.length - lastBreak).equals(bytes.subarray(lastBreak));
+    return this.#passData(bytes, isBegun ? lastBreak : bytes.length);
   }
 
-  #endCopy(bytes: Buffer, start: number): number {
-    const end = start + endOfData.length;
+  #passData(bytes: Buffer, length: number): number {
+    if (length > 0) this.#handler.copyData(bytes.subarray(0, length));
+    return length;
+  }
+
+  #endCopy(bytes: Buffer, start: number, end: number): number {
     this.#handler.copyEnd(bytes.subarray(start, end));
     this.#inCopy = false;
     this.#beginStatement();
@@ -220,10 +241,16 @@ export class DumpScanner {
         if (!/^(BEGIN|COMMIT);\n?$/.test(line.toString('latin1'))) return false;
         this.#handler.transaction(line);
         return true;
+      case 'extension':
+        if (!extensionPattern.test(line.toString('latin1'))) return false;
+        this.#handler.extension(line);
+        return true;
       case 'oldStrings':
         this.#oldStrings = true;
         return false;
       default:
+        // For psql the comment ends at a carriage return, and what follows is not one.
+        if (line.includes('\r')) return false;
         this.#handler[kind](line);
         return true;
     }
@@ -283,10 +310,14 @@ export class DumpScanner {
       case '/*':
         this.#lexing = {in: 'blockComment', depth: 1};
         return after;
-      case '\\':
-        this.#handler.command(Buffer.from(text.slice(end, end + 80), 'latin1'));
+      case '\\': {
+        const line = /^.{1,80}/.exec(text.slice(end))?.[0] ?? token;
+        // All that is shown of it at once, so that it is the same for every split.
+        if (line.length < 80 && end + line.length === text.length && !isLast) return end > at ? end : undefined;
+        this.#handler.command(Buffer.from(line, 'latin1'));
         this.#passPlain(token);
         return after;
+      }
       case '$': {
         if (identifierCharacter.test(this.#before.slice(-1))) break;
         dollarTag.lastIndex = end;
@@ -324,11 +355,11 @@ export class DumpScanner {
       case 'name':
         return this.#leaveAfter('"', text, at);
       case 'lineComment': {
-        const end = text.indexOf('\n', at);
-        if (end < 0) return text.length;
-        // The line break itself belongs to plain SQL.
+        // A carriage return ends it too, for psql. The line break itself belongs to plain SQL.
+        const length = text.slice(at).search(/[\n\r]/);
+        if (length < 0) return text.length;
         this.#lexing = plain;
-        return end;
+        return at + length;
       }
       case 'dollar': {
         const end = text.indexOf(lexing.tag, at);
@@ -388,6 +419,19 @@ export class DumpScanner {
     const safe = !isLast && (last === '*' || last === '/') ? text.length - 1 : text.length;
     return safe > at ? safe : undefined;
   }
+}
+
+/**
+ * Where the row ends that `\.` begins and that goes on at `at`. Undefined: it is a row like any other; 0: more bytes are
+ * needed to say.
+ */
+function endOfRow(bytes: Buffer, at: number): number | undefined {
+  for (const ending of endings) {
+    const rest = bytes.subarray(at, at + ending.length);
+    if (rest.equals(ending)) return at + ending.length;
+    if (rest.length < ending.length && ending.subarray(0, rest.length).equals(rest)) return 0;
+  }
+  return undefined;
 }
 
 /** Whether a text ends inside a double-quoted name. */

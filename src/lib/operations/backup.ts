@@ -16,7 +16,7 @@ import {asStep, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type ServerFacts, serverFacts} from '../postgres/query.ts';
 import {locatePgDump, locatePsql, type Tool} from '../postgres/tools.ts';
-import {blocks} from '../streams/blocks.ts';
+
 import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
 import {partSizeFor} from '../upload/part-size.ts';
@@ -142,6 +142,8 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     compressedBytes: streamed.compressedBytes,
     objects: [{key: plan.key, size: streamed.sizeBytes, sha256: streamed.sha256, partSize: plan.partSizeBytes}],
     serverVersion: server.version,
+    encoding: server.encoding,
+    roles: server.roles,
     pgDumpVersion: pgDump.version.text,
     toolVersion: runtime.toolVersion,
     keyFingerprint: keys.current.fingerprint,
@@ -207,7 +209,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
   try {
     await pipeline(
       dump.stream,
-      blocks(),
+
       inspector,
       codecs[settings.compression].compress(),
       compressed,

@@ -94,15 +94,40 @@ interface UrlParts {
 
 /**
  * Splits a connection URL. A password is accepted percent-encoded, as the standard wants it, and also raw with any of
- * `@:/?#%` in it: where the standard reading leaves an `@` in the host, the password goes on to the last `@`.
+ * `@:/?#%` in it: where the standard reading leaves an `@` that can only be the password's end, the password goes on to
+ * the last `@`.
  */
 function splitUrl(url: string): UrlParts | undefined {
   const strict = /^postgres(?:ql)?:\/\/(?:([^:@/?#]*)(?::([^@/?#]*))?@)?([^@/?#]*)(?:\/([^?#]*))?(?:\?(.*))?$/s;
   const lenient = /^postgres(?:ql)?:\/\/([^:@/?#]*):(.*)@([^@/?#]*)(?:\/([^?#]*))?(?:\?(.*))?$/s;
-  const match = strict.exec(url) ?? lenient.exec(url);
+  const standard = partsOf(strict.exec(url));
+  const raw = partsOf(lenient.exec(url));
+  return standard && !(raw && leavesPassword(standard)) ? standard : raw;
+}
+
+function partsOf(match: RegExpExecArray | null): UrlParts | undefined {
   if (!match) return undefined;
   const [, user = '', password, hosts = '', database = '', query = ''] = match;
   return {user, password, hosts, database, query};
+}
+
+/** Whether the standard reading took the end of a raw password for a path or a query. */
+function leavesPassword({password, database, query}: UrlParts): boolean {
+  // `user:pass/word@host/db` reads as host `user`; `user:p@ss/word@host/db` as host `ss`.
+  if (password === undefined ? database.includes('@') : /@.*\//s.test(database)) return true;
+  // A query that is one begins with a name.
+  return query.includes('@') && !/^[a-z_]+=/.test(query);
+}
+
+/** Reads the parameters as libpq does: a `+` is a plus sign (a form would have a space there), the last of a name counts. */
+function parseQuery(query: string): Map<string, string> {
+  const parameters = new Map<string, string>();
+  for (const part of query.split('&')) {
+    if (part === '') continue;
+    const [name = '', ...value] = part.split('=');
+    parameters.set(decode(name), decode(value.join('=')));
+  }
+  return parameters;
 }
 
 function splitHosts(hosts: string): {host: string; port: string} | undefined {
@@ -119,7 +144,7 @@ function splitHosts(hosts: string): {host: string; port: string} | undefined {
 }
 
 /** What a pooler's address says about itself, with the way round it; transaction pooling breaks pg_dump's session. */
-function poolerWarning(host: string, port: string, query: URLSearchParams): string | undefined {
+function poolerWarning(host: string, port: string, query: ReadonlyMap<string, string>): string | undefined {
   const direct = 'use the direct address of the database instead';
   if (/-pooler\./.test(host)) {
     return `${host} is Neon's connection pooler; pg_dump needs a session of its own: use ${host.replace('-pooler.', '.')} instead`;
@@ -142,7 +167,7 @@ export function parseConnectionUrl(url: string): Connection | string {
   if (!parts) return 'must look like postgresql://user:password@host:5432/database';
   const address = splitHosts(parts.hosts);
   if (!address) return 'has a host or port that cannot be read; it must look like host:5432';
-  const query = new URLSearchParams(parts.query);
+  const query = parseQuery(parts.query);
   const environment: Record<string, string> = {};
   const parameters: Record<string, string> = {...keepalives};
   const dropped: string[] = [];
@@ -164,7 +189,8 @@ export function parseConnectionUrl(url: string): Connection | string {
   const database = take('PGDATABASE') ?? (decode(parts.database) || user);
   if (!database && !environment.PGSERVICE) return 'names no database; it must end in /database';
   const password = query.get('password') ?? (parts.password === undefined ? undefined : decode(parts.password));
-  const control = [host, port, user, database, password ?? ''].some((text) => text.includes('\0'));
+  const values = Object.values({...environment, ...parameters});
+  const control = [host, port, user, database, password ?? '', ...values].some((text) => text.includes('\0'));
   if (control) return 'holds a NUL character';
   const warnings: string[] = [];
   const pooler = poolerWarning(host, port, query);

@@ -93,6 +93,8 @@ export interface ServerFacts {
   /** `pg_database_size`, in bytes. */
   sizeBytes: number;
   encoding: string;
+  /** Roles that a dump of the database names, in policies and user mappings, whatever `--no-owner` leaves out. */
+  roles: string[];
 }
 
 /** Asks a server what it is. */
@@ -104,7 +106,10 @@ export async function serverFacts(session: Session): Promise<ServerFacts> {
        'major', current_setting('server_version_num')::int / 10000,
        'database', current_database(),
        'sizeBytes', pg_catalog.pg_database_size(current_database()),
-       'encoding', current_setting('server_encoding'))`,
+       'encoding', current_setting('server_encoding'),
+       'roles', (SELECT coalesce(pg_catalog.json_agg(r.rolname ORDER BY r.rolname), '[]') FROM pg_catalog.pg_roles r
+         WHERE r.oid IN (SELECT pg_catalog.unnest(p.polroles) FROM pg_catalog.pg_policy p)
+            OR r.oid IN (SELECT m.umuser FROM pg_catalog.pg_user_mappings m)))`,
   )) as ServerFacts;
   return facts;
 }

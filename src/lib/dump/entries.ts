@@ -1,0 +1,100 @@
+/**
+ * The objects that a dump defines, each with a digest of its SQL: to name what differs between a backup and what was
+ * restored from it, and to tell differences that matter from those that don't.
+ */
+import {createHash, type Hash} from 'node:crypto';
+
+export interface DumpEntry {
+  /** As pg_dump heads it: `Name: patients; Type: TABLE; Schema: public; Owner: -`. */
+  head: string;
+  /** Of its SQL, hex. */
+  sha256: string;
+  /** Of its lines in no order, without their commas: the same for a table whose columns come in another order. */
+  linesSha256: string;
+}
+
+/** Lines of longer definitions are not sorted; a table has at most 1,600 columns. */
+const longestText = 1 << 20;
+
+/** Gathers the SQL of a dump into its entries. */
+export class EntryRecorder {
+  readonly entries: DumpEntry[] = [];
+  #head = '';
+  #hash: Hash = createHash('sha256');
+  #text: Buffer[] = [];
+  #textBytes = 0;
+
+  /** @param line the comment that heads an entry */
+  begin(line: Buffer): void {
+    this.end();
+    this.#head = line.toString().replace(/^-- (Data for )?/, (_, data) => (data ? 'Data for ' : '')).trim();
+  }
+
+  add(bytes: Buffer): void {
+    this.#hash.update(bytes);
+    this.#textBytes += bytes.length;
+    // A copy: the bytes may be part of a large chunk.
+    if (this.#textBytes <= longestText) this.#text.push(Buffer.from(bytes));
+    else this.#text = [];
+  }
+
+  /** Ends the entry that is under way, also at the end of the dump. */
+  end(): void {
+    if (this.#head) {
+      const lines = Buffer.concat(this.#text).toString('latin1').split('\n');
+      const sorted = lines.map((line) => line.replace(/,$/, '')).sort();
+      this.entries.push({
+        head: this.#head,
+        sha256: this.#hash.digest('hex'),
+        linesSha256: createHash('sha256').update(sorted.join('\n'), 'latin1').digest('hex'),
+      });
+    }
+    this.#head = '';
+    this.#hash = createHash('sha256');
+    this.#text = [];
+    this.#textBytes = 0;
+  }
+}
+
+/**
+ * Entries that may be there or not, or read otherwise, after a correct restore: extensions that existed already and their
+ * comments (which `CREATE EXTENSION` sets by itself), and the schema public, which every database has.
+ */
+const harmless = /^Name: (EXTENSION .*; Type: COMMENT|.*; Type: EXTENSION|(SCHEMA )?public; Type: (SCHEMA|COMMENT));/;
+
+/** What differs between the objects of two dumps, each as one line. */
+export function entryDifferences(
+  expected: readonly DumpEntry[],
+  actual: readonly DumpEntry[],
+  options: {
+    /** Tables, as their entries are headed, whose columns may come in another order. */
+    reorderedTables?: ReadonlySet<string>;
+    /** Compare only which objects there are: the text differs between versions of pg_dump and the server. */
+    onlyNames?: boolean;
+  } = {},
+): string[] {
+  const found: string[] = [];
+  const remaining = new Map<string, DumpEntry[]>();
+  for (const entry of actual) remaining.set(entry.head, [...(remaining.get(entry.head) ?? []), entry]);
+  for (const want of expected) {
+    const have = remaining.get(want.head)?.shift();
+    if (harmless.test(want.head)) continue;
+    if (!have) found.push(`missing: ${shortHead(want.head)}`);
+    else if (options.onlyNames || have.sha256 === want.sha256) continue;
+    else if (!options.reorderedTables?.has(want.head) || have.linesSha256 !== want.linesSha256) {
+      found.push(`differs: ${shortHead(want.head)}: SHA-256 ${have.sha256.slice(0, 16)}…, not ${want.sha256.slice(0, 16)}…`);
+    }
+  }
+  for (const entry of [...remaining.values()].flat()) {
+    if (!harmless.test(entry.head)) found.push(`not in the backup: ${shortHead(entry.head)}`);
+  }
+  return found;
+}
+
+/** `INDEX public.patients_name_idx` of an entry's head. */
+export function shortHead(head: string): string {
+  const match = /^(?:Data for )?Name: (.*); Type: (.*?); Schema: (.*?); Owner: /s.exec(head);
+  if (!match) return head;
+  const [, name, type, schema] = match;
+  return `${type} ${schema === '-' ? '' : `${schema}.`}${name}`;
+}
