@@ -1,5 +1,6 @@
 /** What all commands share: settings, progress, results, errors, signals. The process is touched here and in bin/ only. */
 import {readFileSync} from 'node:fs';
+import {stripVTControlCharacters} from 'node:util';
 import {Command} from '@oclif/core';
 import {
   mergeValues,
@@ -10,9 +11,10 @@ import {
   type VariableName,
 } from './lib/config.ts';
 import {BackupError} from './lib/errors.ts';
+import {ping} from './lib/heartbeat.ts';
 import type {Observer, Step} from './lib/observer.ts';
 import type {Runtime} from './lib/operations/runtime.ts';
-import {maskerFor} from './lib/secret.ts';
+import {maskerFor, type Secret} from './lib/secret.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
 import {ProgressView} from './ui/progress.ts';
 
@@ -105,6 +107,38 @@ export abstract class BaseCommand extends Command {
     };
   }
 
+  /**
+   * Runs work and reports how it went to a heartbeat monitor, if there is one. What cannot be reported is a warning.
+   * @param summary the body of the report
+   * @param isGood whether a result counts as success
+   */
+  protected async withHeartbeat<T>(
+    url: Secret | undefined,
+    summary: (result: T) => string,
+    isGood: (result: T) => boolean,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    const report = async (outcome: 'success' | 'failure', body: string) => {
+      if (!url) return;
+      const problem = await ping(url, outcome, this.#mask(stripVTControlCharacters(body)));
+      if (problem) this.warning(`--ping: ${problem}`);
+    };
+    try {
+      const result = await work();
+      await report(isGood(result) ? 'success' : 'failure', summary(result));
+      return result;
+    } catch (error) {
+      await report('failure', errorText(error, this.#mask));
+      throw error;
+    }
+  }
+
+  /** Ends with an exit code that says something about the result, which is printed with `--json` too. */
+  protected finishWith(result: unknown, exitCode: number): never {
+    if (this.jsonEnabled()) this.logJson(result);
+    this.exit(exitCode);
+  }
+
   /** Prints a result for people on stdout; with `--json`, oclif prints what `run` returns instead. */
   protected report(text: string): void {
     this.log(text);
@@ -115,6 +149,8 @@ export abstract class BaseCommand extends Command {
   }
 
   override async catch(error: Error): Promise<void> {
+    // `this.exit()`: everything was said already.
+    if ('code' in error && error.code === 'EEXIT') throw error;
     const {exitCode} = errorDocument(error, this.#mask).error;
     if (this.jsonEnabled()) this.logJson(errorDocument(error, this.#mask));
     else process.stderr.write(errorText(error, this.#mask));

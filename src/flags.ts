@@ -49,3 +49,24 @@ function parseTime(text: string): Date {
   }
   return time;
 }
+
+export const pingFlag = Flags.string({
+  description: 'Report success here, and failure to URL/fail (healthchecks.io). [default: LOMA_BACKUP_PING_URL]',
+  helpValue: 'URL',
+});
+
+const unitMs: Readonly<Record<string, number>> = {s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000};
+
+/** A length of time that a person typed, such as 90m, 26h or 35d, in milliseconds. */
+export function durationOf(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const match = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text);
+  const unit = unitMs[match?.[2] ?? ''];
+  if (match && unit) return Number(match[1]) * unit;
+  throw new BackupError(`${flag} must be a length of time such as 90m, 26h or 35d`, {
+    code: 'USAGE',
+    kind: 'configuration',
+    reason: `it is ${JSON.stringify(text)}`,
+    hint: 'Write a number and one of s, m, h and d.',
+  });
+}

@@ -1,10 +1,10 @@
 import {Flags} from '@oclif/core';
 import {BaseCommand} from '../base-command.ts';
-import {retentionFlags, retentionOf} from '../flags.ts';
+import {pingFlag, retentionFlags, retentionOf} from '../flags.ts';
 import {compressionNames} from '../lib/config.ts';
 import {BackupError} from '../lib/errors.ts';
 import {type BackupResult, backup, backupSteps} from '../lib/operations/backup.ts';
-import {requirePruned} from '../lib/operations/prune.ts';
+import {isPruned, requirePruned} from '../lib/operations/prune.ts';
 import {backupSummary} from '../ui/summary.ts';
 
 export default class Backup extends BaseCommand {
@@ -35,28 +35,37 @@ export default class Backup extends BaseCommand {
     }),
     'no-prune': Flags.boolean({description: 'Leave old backups alone.'}),
     ...retentionFlags,
+    ping: pingFlag,
   };
 
   async run(): Promise<BackupResult> {
     const {flags} = await this.parse(Backup);
-    const settings = this.settings(['database', 'store', 'keys', 'compression'], {
+    const {pingUrl, ...settings} = this.settings(['database', 'store', 'keys', 'compression', 'pingUrl'], {
       LOMA_BACKUP_COMPRESSION: flags.compression,
+      LOMA_BACKUP_PING_URL: flags.ping,
     });
-    const result = await this.observe(backupSteps, (runtime) =>
-      backup(
-        {
-          ...settings,
-          label: labelOf(flags.label),
-          hold: flags.hold === true,
-          excludeTableData: flags['exclude-table-data'] ?? [],
-          retention: retentionOf(flags),
-          prune: flags['no-prune'] !== true,
-        },
-        runtime,
-      ),
+    const label = labelOf(flags.label);
+    const result = await this.withHeartbeat(
+      pingUrl,
+      backupSummary,
+      ({pruned}) => isPruned(pruned),
+      () =>
+        this.observe(backupSteps, (runtime) =>
+          backup(
+            {
+              ...settings,
+              label,
+              hold: flags.hold === true,
+              excludeTableData: flags['exclude-table-data'] ?? [],
+              retention: retentionOf(flags),
+              prune: flags['no-prune'] !== true,
+            },
+            runtime,
+          ),
+        ),
     );
     this.report(backupSummary(result));
-    if (result.pruned) requirePruned(result.pruned);
+    requirePruned(result.pruned);
     return result;
   }
 }

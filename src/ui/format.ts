@@ -16,7 +16,7 @@ export function formatBytes(bytes: number): string {
 
 /** `850 ms`, `4.2 s`, `3 min 07 s`, `2 h 05 min`. */
 export function formatDuration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1000);
   const two = (value: number) => String(value).padStart(2, '0');

@@ -4,7 +4,9 @@ import type {Backup} from '../lib/catalog/backups.ts';
 import type {BackupResult} from '../lib/operations/backup.ts';
 import type {PruneResult} from '../lib/operations/prune.ts';
 import type {ExtractResult, RestoreResult} from '../lib/operations/restore.ts';
-import {formatBytes, formatCount, formatDuration, formatReduction, formatTime, printable} from './format.ts';
+import type {StatusResult} from '../lib/operations/status.ts';
+import type {VerifyResult} from '../lib/operations/verify.ts';
+import {formatAge, formatBytes, formatCount, formatDuration, formatReduction, formatTime, printable} from './format.ts';
 import {table} from './table.ts';
 
 /** Names and values, one pair a line, the values under each other. */
@@ -65,8 +67,12 @@ export function extractSummary(result: ExtractResult): string {
 }
 
 /** What a backup is, in a word or two; why, if it is not complete. */
-function stateText(backup: Backup): string {
+function stateText(backup: Backup, now: Date): string {
+  const {verification} = backup;
   const notes = [
+    verification
+      ? `${verification.isProved ? 'proved' : 'verification FAILED'} ${formatAge(now.getTime() - verification.at.getTime())}`
+      : '',
     backup.isHeld ? 'held' : '',
     backup.state === 'complete' ? '' : backup.state,
     backup.problem ?? '',
@@ -75,7 +81,7 @@ function stateText(backup: Backup): string {
   return notes.filter(Boolean).join(', ');
 }
 
-export function listTable(backups: readonly Backup[], width: number): string {
+export function listTable(backups: readonly Backup[], width: number, now: Date = new Date()): string {
   if (backups.length === 0) return 'There are no backups yet.';
   return table(
     ['Date', 'Size', 'Tables', 'Rows', 'Label', 'Notes', 'Key'],
@@ -85,7 +91,7 @@ export function listTable(backups: readonly Backup[], width: number): string {
       backup.tables === undefined ? '-' : formatCount(backup.tables),
       backup.rows === undefined ? '-' : formatCount(backup.rows),
       printable(backup.label ?? '-'),
-      printable(stateText(backup) || '-'),
+      printable(stateText(backup, now) || '-'),
       backup.key,
     ]),
     width,
@@ -115,4 +121,30 @@ export function pruneSummary(result: PruneResult): string {
 function verdict(key: string, {deleted, locked}: PruneResult): string {
   if (deleted.includes(key)) return 'deleted';
   return locked.includes(key) ? 'locked' : 'not deleted';
+}
+
+const statusMarks = {passed: 'passed ', failed: 'FAILED ', skipped: 'skipped'} as const;
+
+export function verifySummary(result: VerifyResult): string {
+  const width = Math.max(...result.steps.map(({title}) => title.length));
+  const steps = result.steps.map(
+    ({title, status, note, durationMs}) =>
+      `  ${statusMarks[status]}  ${title.padEnd(width)}  ${formatDuration(durationMs).padStart(8)}  ${printable(note)}`,
+  );
+  const verdict =
+    result.failed > 0
+      ? 'Verification FAILED'
+      : result.isProved
+        ? 'Backup proved'
+        : 'Nothing failed, but the backup was not restored';
+  const recovery = result.recoveryMs === undefined ? '' : `, recovery time ${formatDuration(result.recoveryMs)}`;
+  return [
+    chalk.bold(verdict),
+    ...steps,
+    `Total ${result.total}, passed ${result.passed}, failed ${result.failed}, skipped ${result.skipped}, in ${formatDuration(result.durationMs)}${recovery}`,
+  ].join('\n');
+}
+
+export function statusSummary({findings}: StatusResult): string {
+  return findings.map(({isGood, text}) => `${isGood ? 'ok   ' : 'ALARM'}  ${printable(text)}`).join('\n');
 }

@@ -3,6 +3,7 @@
 import type {CompressionName} from '../config.ts';
 import {type BackupName, parseBackupKey, partOf} from './key-names.ts';
 import type {DocumentReading, Manifest, SealState} from './manifest.ts';
+import type {VerificationSummary} from './verification.ts';
 
 /** An object of the listing. */
 export interface ListedObject {
@@ -66,6 +67,8 @@ export interface Backup {
   keyFingerprint: string | undefined;
   /** Whether the manifest's seal was checked; undefined without a manifest. */
   seal: SealState | undefined;
+  /** The last verification, if there was one that can be believed. */
+  verification: VerificationSummary | undefined;
   /** Everything that is stored of it. */
   objectKeys: string[];
 }
@@ -82,6 +85,7 @@ export function describeBackup(
   objects: BackupObjects,
   reading: DocumentReading<Manifest> | undefined,
   bodyKind: BodyKind | undefined,
+  verification?: VerificationSummary | undefined,
 ): Backup {
   const manifest = reading?.is === 'document' ? reading.document : undefined;
   const {state, problem} = judge(objects, reading, bodyKind);
@@ -101,6 +105,7 @@ export function describeBackup(
     durationMs: manifest?.durationMs,
     keyFingerprint: manifest?.keyFingerprint,
     seal: reading?.is === 'document' ? reading.seal : undefined,
+    verification,
     objectKeys: [objects.manifest, objects.verification, objects.body].flatMap((object) =>
       object ? [object.key] : [],
     ),

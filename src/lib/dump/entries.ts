@@ -27,7 +27,10 @@ export class EntryRecorder {
   /** @param line the comment that heads an entry */
   begin(line: Buffer): void {
     this.end();
-    this.#head = line.toString().replace(/^-- (Data for )?/, (_, data) => (data ? 'Data for ' : '')).trim();
+    this.#head = line
+      .toString()
+      .replace(/^-- (Data for )?/, (_, data) => (data ? 'Data for ' : ''))
+      .trim();
   }
 
   add(bytes: Buffer): void {
@@ -82,7 +85,9 @@ export function entryDifferences(
     if (!have) found.push(`missing: ${shortHead(want.head)}`);
     else if (options.onlyNames || have.sha256 === want.sha256) continue;
     else if (!options.reorderedTables?.has(want.head) || have.linesSha256 !== want.linesSha256) {
-      found.push(`differs: ${shortHead(want.head)}: SHA-256 ${have.sha256.slice(0, 16)}…, not ${want.sha256.slice(0, 16)}…`);
+      found.push(
+        `differs: ${shortHead(want.head)}: SHA-256 ${have.sha256.slice(0, 16)}…, not ${want.sha256.slice(0, 16)}…`,
+      );
     }
   }
   for (const entry of [...remaining.values()].flat()) {

@@ -2,8 +2,8 @@ import {createHash, type Hash} from 'node:crypto';
 import {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
 import type {DumpContents, TableContents} from './contents.ts';
-import {type DumpEntry, EntryRecorder} from './entries.ts';
 import {countLines} from './count-lines.ts';
+import {type DumpEntry, EntryRecorder} from './entries.ts';
 import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
 
 /** What a dump said about itself and held. */
@@ -15,6 +15,8 @@ export interface Inspection {
   isComplete: boolean;
   /** The objects that it defines; empty unless they were asked for. */
   entries: DumpEntry[];
+  /** What the dump says it is made of and by: `15.14`, `15.14`. */
+  versions: {server: string | undefined; pgDump: string | undefined};
   /** Psql commands in the dump that pg_dump would not have written; empty in a dump that can be trusted. */
   commands: string[];
 }
@@ -26,6 +28,7 @@ class Inspector implements DumpHandler {
   #schemaBytes = 0;
   #isComplete = false;
   readonly #commands: string[] = [];
+  readonly #versions: Inspection['versions'] = {server: undefined, pgDump: undefined};
   readonly #recorder: EntryRecorder | undefined;
   #table: {statement: CopyStatement; rows: number; bytes: number; hash: Hash} | undefined;
 
@@ -41,7 +44,10 @@ class Inspector implements DumpHandler {
 
   restrict(): void {}
 
-  version(): void {}
+  version(line: Buffer): void {
+    const match = /^-- Dumped (from database|by pg_dump) version (\S+)/.exec(line.toString());
+    if (match) this.#versions[match[1] === 'by pg_dump' ? 'pgDump' : 'server'] = match[2];
+  }
 
   command(line: Buffer): void {
     if (this.#commands.length < 10) this.#commands.push(line.toString().trim().slice(0, 80));
@@ -95,6 +101,7 @@ class Inspector implements DumpHandler {
       contents: {tables: this.#tables, schema: {bytes: this.#schemaBytes, sha256: this.#schema.digest('hex')}},
       bytes,
       isComplete: this.#isComplete,
+      versions: this.#versions,
       commands: this.#commands,
     };
   }

@@ -11,6 +11,8 @@ export interface DumpOptions {
   inherited: Readonly<Record<string, string | undefined>>;
   /** Patterns of tables whose rows are left out (`--exclude-table-data`). */
   excludeTableData?: readonly string[];
+  /** The encoding to write in; the database's own by default. */
+  encoding?: string;
   signal?: AbortSignal | undefined;
 }
 
@@ -18,7 +20,7 @@ export interface DumpOptions {
 const lockWaitMs = 60_000;
 
 /** pg_dump's arguments. The connection goes by the environment: arguments can be read by everybody on the machine. */
-export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'excludeTableData'>): string[] {
+export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'excludeTableData' | 'encoding'>): string[] {
   return [
     '--format=plain',
     // A restore into a database that has these objects replaces them.
@@ -29,6 +31,7 @@ export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'exclu
     '--no-privileges',
     `--lock-wait-timeout=${lockWaitMs}`,
     '--no-password',
+    ...(options.encoding ? [`--encoding=${options.encoding}`] : []),
     ...(options.excludeTableData ?? []).map((pattern) => `--exclude-table-data=${pattern}`),
     `--dbname=${connectionArgument(options.connection)}`,
   ];

@@ -63,7 +63,8 @@ const copyPattern = new RegExp(
   String.raw`^COPY (${identifier}(?:\.${identifier})?) (?:\((${identifier}(?:, ${identifier})*)\))? ?FROM stdin;\n$`,
 );
 
-const extensionPattern = /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/;
+const extensionPattern =
+  /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/;
 
 /** Lines that begin a statement and may be something other than SQL, by how they start. */
 const lineKinds = [

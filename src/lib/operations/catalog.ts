@@ -1,7 +1,7 @@
 /** Reading the catalog: what backups a bucket holds, and which one is meant. */
 import pMap from 'p-map';
 import {type Backup, type BackupObjects, describeBackup, groupObjects, isRestorable} from '../catalog/backups.ts';
-import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp} from '../catalog/key-names.ts';
+import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp, verificationKey} from '../catalog/key-names.ts';
 import {
   type DocumentReading,
   type Manifest,
@@ -10,6 +10,12 @@ import {
   readManifest,
   type SealingKey,
 } from '../catalog/manifest.ts';
+import {
+  mostVerificationBytes,
+  readVerification,
+  type VerificationSummary,
+  verificationSealPurpose,
+} from '../catalog/verification.ts';
 import {allKeys, derivedKey, type EncryptionKey, type Keyring} from '../encrypt/keys.ts';
 import {longestHeader, magic, parseHeader} from '../encrypt/message-header.ts';
 import {BackupError, interruption} from '../errors.ts';
@@ -22,8 +28,19 @@ export function manifestSealingKey(key: EncryptionKey): SealingKey {
   return {fingerprint: key.fingerprint, key: derivedKey(key, manifestSealPurpose)};
 }
 
-export function sealingKeys(keys: Keyring | undefined): SealingKey[] {
-  return keys ? allKeys(keys).map(manifestSealingKey) : [];
+export function verificationSealingKey(key: EncryptionKey): SealingKey {
+  return {fingerprint: key.fingerprint, key: derivedKey(key, verificationSealPurpose)};
+}
+
+/** The keys that the documents in a bucket may be sealed with; none when no key is at hand. */
+export interface CatalogKeys {
+  manifest: SealingKey[];
+  verification: SealingKey[];
+}
+
+export function catalogKeys(keys: Keyring | undefined): CatalogKeys {
+  const all = keys ? allKeys(keys) : [];
+  return {manifest: all.map(manifestSealingKey), verification: all.map(verificationSealingKey)};
 }
 
 /** Reads and checks the manifest of a backup. */
@@ -59,10 +76,30 @@ export async function readObjectHeader(store: ObjectStore, key: string) {
 }
 
 /** Everything that is known of one backup. */
-async function inspectBackup(store: ObjectStore, objects: BackupObjects, keys: readonly SealingKey[]): Promise<Backup> {
-  const reading = objects.manifest && (await loadManifest(store, objects.key, keys));
+async function inspectBackup(store: ObjectStore, objects: BackupObjects, keys: CatalogKeys): Promise<Backup> {
+  const reading = objects.manifest && (await loadManifest(store, objects.key, keys.manifest));
   const needsBody = objects.body && (!reading || reading.is === 'legacy');
-  return describeBackup(objects, reading, needsBody ? await bodyKindOf(store, objects.key) : undefined);
+  const bodyKind = needsBody ? await bodyKindOf(store, objects.key) : undefined;
+  const verification = objects.verification && (await loadVerification(store, objects.key, keys));
+  return describeBackup(objects, reading, bodyKind, verification);
+}
+
+/** The last verification of a backup; one that cannot be believed counts as none. */
+async function loadVerification(
+  store: ObjectStore,
+  key: string,
+  keys: CatalogKeys,
+): Promise<VerificationSummary | undefined> {
+  try {
+    const bytes = await readSmall(store, verificationKey(key), mostVerificationBytes);
+    const reading = readVerification(bytes, key, keys.verification);
+    // Without a key at hand it is shown as it stands; with one, it must have been sealed by a key that is.
+    if (reading.is !== 'document' || (reading.seal === 'unchecked' && keys.verification.length > 0)) return undefined;
+    return {at: new Date(reading.document.verifiedAt), isProved: reading.document.result === 'proved'};
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
 }
 
 async function listObjects(store: ObjectStore): Promise<BackupObjects[]> {
@@ -77,7 +114,7 @@ export async function readCatalog(
   keys: Keyring | undefined,
   signal?: AbortSignal | undefined,
 ): Promise<Backup[]> {
-  const sealing = sealingKeys(keys);
+  const sealing = catalogKeys(keys);
   try {
     return await pMap(await listObjects(store), (objects) => inspectBackup(store, objects, sealing), {
       concurrency,
@@ -97,7 +134,7 @@ export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'tim
  */
 export async function findBackup(store: ObjectStore, choice: BackupChoice, keys: Keyring | undefined): Promise<Backup> {
   const listed = await listObjects(store);
-  const sealing = sealingKeys(keys);
+  const sealing = catalogKeys(keys);
   if (choice.by === 'key') {
     const time = parseTimestamp(choice.key)?.getTime();
     const objects = listed.find(({key, startedAt}) => key === choice.key || startedAt.getTime() === time);

@@ -12,7 +12,7 @@ import {checkHeader, open, type SealContext} from '../encrypt/seal.ts';
 import {BackupError, interruption} from '../errors.ts';
 import {type Measure, measure} from '../streams/measure.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {loadManifest, readObjectHeader, sealingKeys} from './catalog.ts';
+import {catalogKeys, loadManifest, readObjectHeader} from './catalog.ts';
 
 /** A backup that was found to be openable, before any of it is downloaded. */
 export interface OpenableBackup {
@@ -42,7 +42,7 @@ export async function checkOpenable(store: ObjectStore, backup: Backup, keys: Ke
   const header = await readObjectHeader(store, backup.key);
   if (!header) throw integrityError(backup.key, 'it does not begin as a sealed object does');
   checkHeader(header, allKeys(keys), context);
-  const reading = await loadManifest(store, backup.key, sealingKeys(keys));
+  const reading = await loadManifest(store, backup.key, catalogKeys(keys).manifest);
   if (reading.is !== 'document') throw manifestError(backup.key, 'it changed while it was read');
   if (reading.seal !== 'verified') {
     throw manifestError(backup.key, `it was sealed with key ${reading.sealedBy}, which is not at hand`);

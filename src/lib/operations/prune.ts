@@ -125,13 +125,19 @@ async function abortUpload(store: ObjectStore, upload: UnfinishedUpload, result:
   }
 }
 
+/** Whether everything that was to be deleted was, also when nothing was to be. */
+export function isPruned(result: PruneResult | undefined): boolean {
+  return !result || result.failed.length + result.locked.length === 0;
+}
+
 /**
  * Makes an error of what could not be deleted.
  * @throws BackupError PRUNE_INCOMPLETE
  */
-export function requirePruned({failed, locked}: PruneResult): void {
+export function requirePruned(result: PruneResult | undefined): void {
+  if (!result || isPruned(result)) return;
+  const {failed, locked} = result;
   const count = failed.length + locked.length;
-  if (count === 0) return;
   const lines = [
     ...failed.map(({key, reason}) => `${key}: ${reason}`),
     ...locked.map((key) => `${key}: locked by a rule of the bucket`),

@@ -4,12 +4,13 @@ import {rename, stat, unlink} from 'node:fs/promises';
 import type {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import type {KeySettings, StoreSettings} from '../config.ts';
-import {type DumpContents, totals} from '../dump/contents.ts';
+import {totals} from '../dump/contents.ts';
 import {forPsql} from '../dump/for-psql.ts';
-import {inspect} from '../dump/inspect.ts';
+import {type Inspection, inspect} from '../dump/inspect.ts';
 import {type Keyring, keyring} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {analyze, hiddenTables, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
+import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, type TargetFacts} from '../load/target.ts';
 import {asStep, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
@@ -92,11 +93,13 @@ async function restoreFrom(
     () => lookAtTarget(session),
     (facts) => `${facts.address}: ${facts.tables} tables, about ${facts.approximateRows} rows`,
   );
+  const missing = await missingRoles(session, openable.manifest?.roles ?? []);
+  if (missing.length > 0) throw rolesMissing(missing);
   if (!isEmpty(target) && !(await confirm(target, backup))) throw refusal(target);
   if (!knowsRestrict(psql.version)) {
     warn(`psql ${psql.version.text} does not know \\restrict (CVE-2025-8714): install the newest minor release`);
   }
-  const {contents, dumpBytes} = await load(store, openable, keys, session, runtime);
+  const {contents, bytes: dumpBytes} = await load(store, openable, keys, session, runtime);
   const uncountedTables = await hiddenTables(
     session,
     contents.tables.map(({table}) => table),
@@ -140,13 +143,14 @@ function refusal({address, tables}: TargetFacts): BackupError {
 }
 
 /** The one pipeline of a restore. `COMMIT` is its last word, said when every stage before has ended well. */
-async function load(
+export async function load(
   store: ObjectStore,
   openable: OpenableBackup,
   keys: Keyring,
   session: Session,
   {observer, signal}: Runtime,
-): Promise<{contents: DumpContents; dumpBytes: number}> {
+  options: {withEntries?: boolean} = {},
+): Promise<Inspection> {
   const totalBytes = openable.backup.sizeBytes;
   if (openable.manifest) observer({type: 'skipped', step: 'authenticate', note: 'authenticated while it is read'});
   else observer({type: 'started', step: 'authenticate'});
@@ -157,8 +161,10 @@ async function load(
   if (!openable.manifest) observer({type: 'finished', step: 'authenticate'});
   for (const step of ['download', 'load']) observer({type: 'started', step});
   const dumpBytes = openable.manifest?.dumpBytes;
-  const inspector = inspect((bytes) =>
-    observer({type: 'progress', step: 'load', bytes, ...(dumpBytes === undefined ? {} : {totalBytes: dumpBytes})}),
+  const inspector = inspect(
+    (bytes) =>
+      observer({type: 'progress', step: 'load', bytes, ...(dumpBytes === undefined ? {} : {totalBytes: dumpBytes})}),
+    options,
   );
   const filter = forPsql({
     restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
@@ -175,7 +181,7 @@ async function load(
     throw interruption(signal) ?? loadError(error, session) ?? dump.translate(error) ?? asBackupError(error);
   }
   for (const step of ['download', 'load']) observer({type: 'finished', step});
-  return {contents: inspector.inspection.contents, dumpBytes: inspector.inspection.bytes};
+  return inspector.inspection;
 }
 
 export interface ExtractSettings extends Omit<RestoreSettings, 'target'> {

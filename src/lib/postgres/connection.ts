@@ -172,7 +172,7 @@ export function parseConnectionUrl(url: string): Connection | string {
   const parameters: Record<string, string> = {...keepalives};
   const dropped: string[] = [];
   for (const [name, value] of query) {
-    const variable = environmentNames[name];
+    const variable = Object.hasOwn(environmentNames, name) ? environmentNames[name] : undefined;
     if (variable) environment[variable] = value;
     else if (parameterNames.has(name)) parameters[name] = value;
     else if (name === 'ssl' && value === 'true') environment.PGSSLMODE ??= 'require';

@@ -4,6 +4,7 @@
  * arguments appear in its error messages (so nothing secret is an argument, and errors are translated by callers).
  */
 
+import {spawn} from 'node:child_process';
 import type {Readable, Writable} from 'node:stream';
 import {ExecaError, execa, type ResultPromise} from 'execa';
 
@@ -41,6 +42,13 @@ export interface ExecuteOptions {
   input?: string;
   signal?: AbortSignal | undefined;
   cwd?: string;
+  /** The account to run as, for programs that refuse to run as root. */
+  account?: Account | undefined;
+}
+
+export interface Account {
+  uid: number;
+  gid: number;
 }
 
 function common(options: {environment?: Readonly<Record<string, string>>; signal?: AbortSignal | undefined}) {
@@ -60,6 +68,7 @@ export async function execute(file: string, args: readonly string[], options: Ex
     ...common(options),
     ...(options.input === undefined ? {stdin: 'ignore' as const} : {input: options.input}),
     ...(options.cwd ? {cwd: options.cwd} : {}),
+    ...(options.account ?? {}),
   });
   return stdout;
 }
@@ -67,6 +76,29 @@ export async function execute(file: string, args: readonly string[], options: Ex
 export interface StreamOptions {
   environment: Readonly<Record<string, string>>;
   signal?: AbortSignal | undefined;
+}
+
+/**
+ * Starts a shell script that runs when this process ends, however it ends, or when it is told to: it waits for the end
+ * of its standard input, which this process holds open.
+ * @returns a function that lets it run now, and waits for it
+ */
+export function atEndOfProcess(script: string, args: readonly string[]): () => Promise<void> {
+  const child = spawn('sh', ['-c', `cat >/dev/null; ${script}`, 'sh', ...args], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+    env: {PATH: '/usr/sbin:/usr/bin:/sbin:/bin'},
+  });
+  child.unref();
+  const ended = new Promise<void>((resolve) => {
+    child.once('close', () => resolve());
+    child.once('error', () => resolve());
+  });
+  return async () => {
+    child.ref();
+    child.stdin.end();
+    await ended;
+  };
 }
 
 /** A running program at one end of a pipeline. */

@@ -17,7 +17,7 @@ export interface ToolVersion {
   text: string;
 }
 
-export type ToolName = 'pg_dump' | 'psql' | 'postgres' | 'initdb';
+export type ToolName = 'pg_dump' | 'psql' | 'initdb';
 
 /** Reads `pg_dump (PostgreSQL) 15.14 (Debian 15.14-1)`; betas and release candidates count as minor 0. */
 export function parseToolVersion(output: string): ToolVersion | undefined {

@@ -30,6 +30,8 @@ const connectionTimeoutMs = 10_000;
 /** No byte either way for so long: the connection is dead. */
 const socketTimeoutMs = 60_000;
 const mostAttempts = 5;
+/** How long an interrupted upload may take to come to rest. */
+const abortGraceMs = 10_000;
 /** A download that breaks off is continued so often without a byte of progress. */
 const mostResumptions = 5;
 
@@ -81,17 +83,26 @@ export class S3Store implements ObjectStore {
       parts = Math.max(parts, part ?? 0);
       if (loaded !== undefined) onBytes?.(loaded);
     });
-    const abort = () => void upload.abort();
+    // The library's abort() leaves requests under way that take effect later: a part, or the whole object. So the body
+    // ends, and the library comes to rest by itself; only from a dead connection is it called off.
+    let giveUp: NodeJS.Timeout | undefined;
+    const abort = () => {
+      body.destroy();
+      giveUp = setTimeout(() => void upload.abort(), abortGraceMs);
+    };
     signal?.addEventListener('abort', abort, {once: true});
     try {
       if (signal?.aborted) throw signal.reason;
       await upload.done();
       await this.#checkStored(key, sentBytes, parts);
+      if (signal?.aborted) throw signal.reason;
     } catch (error) {
+      const bodyError = body.errored;
       body.destroy();
-      await this.#abortUploadsOf(key);
-      throw interruption(signal) ?? body.errored ?? storageError(`uploading ${key} to ${this.description}`, error);
+      await this.#removeRemainsOf(key);
+      throw interruption(signal) ?? bodyError ?? storageError(`uploading ${key} to ${this.description}`, error);
     } finally {
+      clearTimeout(giveUp);
       signal?.removeEventListener('abort', abort);
     }
   }
@@ -117,9 +128,13 @@ export class S3Store implements ObjectStore {
     throw new Error(`${stored?.sizeBytes ?? 0} bytes are stored of ${sentBytes} that were sent`);
   }
 
-  /** The key is this upload's own: whatever is unfinished under it is what it left behind. */
-  async #abortUploadsOf(key: string): Promise<void> {
+  /**
+   * The key is this upload's own: whatever is under it, finished or not, is what it left behind. (A request whose answer
+   * was lost may have succeeded.)
+   */
+  async #removeRemainsOf(key: string): Promise<void> {
     try {
+      await this.delete(key);
       for await (const unfinished of this.unfinishedUploads(key)) {
         if (unfinished.key === key) await this.abortUpload(unfinished);
       }
@@ -179,6 +194,7 @@ export class S3Store implements ObjectStore {
    * of the same object; only a break without progress counts against the limit.
    */
   async *#download(key: string, {offset = 0, length, signal}: GetOptions): AsyncGenerator<Buffer> {
+    if (length === 0) return;
     const end = length === undefined ? undefined : offset + length;
     let position = offset;
     let etag: string | undefined;

@@ -1,0 +1,49 @@
+/** Roles that a dump names in policies and user mappings, whatever `--no-owner` leaves out: the target must have them. */
+import {BackupError} from '../errors.ts';
+import {query, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
+
+/**
+ * Makes the roles that a dump names and the server lacks: without login and without rights, for a scratch restore only.
+ * @returns the roles that were made; give them to `dropRoles`
+ * @throws BackupError ROLES_MISSING when this role may not make them
+ */
+export async function createMissingRoles(session: Session, roles: readonly string[]): Promise<string[]> {
+  const missing = await missingRoles(session, roles);
+  if (missing.length === 0) return [];
+  try {
+    await query(session, missing.map((role) => `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN;`).join('\n'));
+    return missing;
+  } catch (error) {
+    if (error instanceof BackupError && error.code === 'POSTGRES_QUERY_FAILED') throw rolesMissing(missing);
+    throw error;
+  }
+}
+
+export async function dropRoles(session: Session, roles: readonly string[]): Promise<void> {
+  const {signal: _, ...cleanUp} = session;
+  if (roles.length > 0) {
+    await query(cleanUp, roles.map((role) => `DROP ROLE IF EXISTS ${quoteIdentifier(role)};`).join('\n'));
+  }
+}
+
+/** Roles that the server does not have. */
+export async function missingRoles(session: Session, roles: readonly string[]): Promise<string[]> {
+  if (roles.length === 0) return [];
+  const list = roles.map((role) => `(${quoteLiteral(role)})`).join(', ');
+  const answer = await query(
+    session,
+    `SELECT name FROM (VALUES ${list}) AS t (name)
+     WHERE name NOT IN (SELECT rolname FROM pg_catalog.pg_roles) ORDER BY name;`,
+  );
+  return answer.split('\n').filter(Boolean);
+}
+
+/** The error for roles that policies of the backup name and the server lacks. */
+export function rolesMissing(roles: readonly string[]): BackupError {
+  return new BackupError('Roles are missing on the target server', {
+    code: 'ROLES_MISSING',
+    kind: 'postgres',
+    reason: `policies or user mappings of the backup name ${roles.join(', ')}; nothing was changed`,
+    hint: `Make them first: ${roles.map((role) => `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN;`).join(' ')}`,
+  });
+}

@@ -1,0 +1,167 @@
+/** The proof of a restore: the restored database is dumped through the same inspector, and every digest compared. */
+import {Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import type {DumpContents, TableContents} from '../dump/contents.ts';
+import {digestTable} from '../dump/copy-table.ts';
+import {type DumpEntry, entryDifferences} from '../dump/entries.ts';
+import {type Inspection, inspect} from '../dump/inspect.ts';
+import {dumpError, startDump} from '../dump/pg-dump.ts';
+import {asBackupError, interruption} from '../errors.ts';
+import type {Session} from '../postgres/query.ts';
+import type {Tool} from '../postgres/tools.ts';
+
+/** What the restored database must hold. */
+export interface ExpectedDump {
+  contents: DumpContents;
+  entries: readonly DumpEntry[];
+  encoding: string | undefined;
+  /** Patterns of tables whose rows the backup leaves out. */
+  excludedTableData: readonly string[];
+  /** pg_dump's and the server's versions, when the backup was taken: `15.14`. */
+  pgDumpVersion: string;
+  serverVersion: string;
+}
+
+export interface Proof {
+  /** Each as one line; none: the restored database is the one that was backed up. */
+  differences: string[];
+  /** Differences that do not matter, and what could not be compared. */
+  notes: string[];
+}
+
+export interface ProofOptions {
+  session: Session;
+  pgDump: Tool;
+  /** Of the server that the backup was restored on. */
+  serverVersion: string;
+  onBytes?: (total: number) => void;
+}
+
+/** Dumps the database of a session and compares it with what was expected. */
+export async function prove(expected: ExpectedDump, options: ProofOptions): Promise<Proof> {
+  const actual = await dumpAgain(expected, options);
+  const reordered = reorderedTables(expected.contents, actual.contents);
+  const tables = await tableDifferences(expected, actual.contents, reordered, options.session);
+  const schema = schemaDifferences(expected, actual, reordered, options);
+  return {differences: [...tables.differences, ...schema.differences], notes: [...tables.notes, ...schema.notes]};
+}
+
+async function dumpAgain(expected: ExpectedDump, {session, pgDump, onBytes}: ProofOptions): Promise<Inspection> {
+  const dumpOptions = {
+    connection: session.connection,
+    pgDump,
+    inherited: session.inherited,
+    signal: session.signal,
+    excludeTableData: expected.excludedTableData,
+    ...(expected.encoding === undefined ? {} : {encoding: expected.encoding}),
+  };
+  const dump = startDump(dumpOptions);
+  const inspector = inspect(onBytes, {withEntries: true});
+  const sink = new Writable({highWaterMark: 4 << 20, write: (_chunk, _encoding, done) => done()});
+  try {
+    await pipeline(dump.stream, inspector, sink);
+  } catch (error) {
+    await dump.stop();
+    throw interruption(session.signal) ?? dumpError(error, dumpOptions) ?? asBackupError(error);
+  }
+  return inspector.inspection;
+}
+
+/** The names of a column list, in no order. */
+function columnSet(columns: string): string {
+  const names = columns.match(/"(?:[^"]|"")+"|[^\s,]+/g) ?? [];
+  return names.sort().join(',');
+}
+
+/** Tables whose columns are the same, in another order: altered inheritance children come back so. */
+function reorderedTables(expected: DumpContents, actual: DumpContents): Set<string> {
+  const found = new Map(actual.tables.map(({table, columns}) => [table, columns]));
+  return new Set(
+    expected.tables
+      .filter(({table, columns}) => {
+        const other = found.get(table);
+        return other !== undefined && other !== columns && columnSet(other) === columnSet(columns);
+      })
+      .map(({table}) => table),
+  );
+}
+
+async function tableDifferences(
+  expected: ExpectedDump,
+  actual: DumpContents,
+  reordered: ReadonlySet<string>,
+  session: Session,
+): Promise<Proof> {
+  const proof: Proof = {differences: [], notes: []};
+  const found = new Map(actual.tables.map((table) => [table.table, table]));
+  for (const want of expected.contents.tables) {
+    const have = found.get(want.table);
+    found.delete(want.table);
+    if (!have) {
+      proof.differences.push(`table ${want.table} is missing (${want.rows} rows)`);
+      continue;
+    }
+    const {table, columns} = want;
+    const encoding = expected.encoding ?? 'UTF8';
+    const compared = reordered.has(table) ? await digestTable(session, {table, columns, encoding}) : have;
+    const difference = tableDifference(want, compared);
+    if (difference) proof.differences.push(difference);
+    else if (reordered.has(table))
+      proof.notes.push(`table ${table} has its columns in another order, and the same rows`);
+  }
+  for (const {table, rows} of found.values()) {
+    proof.differences.push(`table ${table} (${rows} rows) is not in the backup`);
+  }
+  return proof;
+}
+
+function tableDifference(
+  want: TableContents,
+  have: Pick<TableContents, 'rows' | 'bytes' | 'sha256'>,
+): string | undefined {
+  if (have.rows !== want.rows) return `table ${want.table} has ${have.rows} rows, not ${want.rows}`;
+  if (have.sha256 === want.sha256) return undefined;
+  return (
+    `table ${want.table} has other contents: SHA-256 ${have.sha256.slice(0, 16)}… (${have.bytes} bytes), ` +
+    `not ${want.sha256.slice(0, 16)}… (${want.bytes} bytes)`
+  );
+}
+
+/** `15.14` of `15.14 (Debian 15.14-1)`, and 15 of both. */
+function majorOf(version: string): string {
+  return /^\d+/.exec(version)?.[0] ?? version;
+}
+
+function schemaDifferences(
+  expected: ExpectedDump,
+  actual: Inspection,
+  reordered: ReadonlySet<string>,
+  {pgDump, serverVersion}: ProofOptions,
+): Proof {
+  if (actual.contents.schema.sha256 === expected.contents.schema.sha256) return {differences: [], notes: []};
+  const sameVersions =
+    majorOf(expected.serverVersion) === majorOf(serverVersion) &&
+    majorOf(expected.pgDumpVersion) === majorOf(pgDump.version.text);
+  const heads = expected.entries.map(({head}) => head);
+  const differences = entryDifferences(expected.entries, actual.entries, {
+    reorderedTables: new Set(heads.filter((head) => reordered.has(quotedName(head)))),
+    onlyNames: !sameVersions,
+  });
+  if (differences.length > 0) return {differences, notes: []};
+  if (sameVersions) return {differences, notes: ['the schema text differs in order or in extensions only']};
+  return {
+    differences,
+    notes: [
+      `the schema text was compared by names only: the backup is of PostgreSQL ${expected.serverVersion} by pg_dump ` +
+        `${expected.pgDumpVersion}, the proof of PostgreSQL ${serverVersion} by pg_dump ${pgDump.version.text}`,
+    ],
+  };
+}
+
+/** `public."Odd name"`, as COPY statements name the table whose entry this heads; empty for other entries. */
+function quotedName(head: string): string {
+  const match = /^Name: (.*); Type: TABLE; Schema: (.*); Owner: /s.exec(head);
+  if (!match) return '';
+  const quote = (name = '') => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
+  return `${quote(match[2])}.${quote(match[1])}`;
+}

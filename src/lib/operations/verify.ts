@@ -1,0 +1,433 @@
+import {randomBytes} from 'node:crypto';
+import {Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import type {Backup} from '../catalog/backups.ts';
+import {assessHealth, defaultHealthPolicy, type Finding} from '../catalog/health.ts';
+import {verificationKey} from '../catalog/key-names.ts';
+import {defaultRetention} from '../catalog/retention.ts';
+import {sealVerification, type Verification, type VerificationStep} from '../catalog/verification.ts';
+import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
+import {totals} from '../dump/contents.ts';
+import {type Inspection, inspect} from '../dump/inspect.ts';
+import {allKeys, type Keyring, keyring} from '../encrypt/keys.ts';
+import {asBackupError, BackupError, interruption} from '../errors.ts';
+import {type LocalServer, startLocalServer} from '../load/local-server.ts';
+import {analyze} from '../load/psql.ts';
+import {describeRights, lookAtRights} from '../load/rights.ts';
+import {createMissingRoles, dropRoles} from '../load/roles.ts';
+import {createScratch} from '../load/scratch.ts';
+import type {Step} from '../observer.ts';
+import type {Connection} from '../postgres/connection.ts';
+import {type Session, serverFacts} from '../postgres/query.ts';
+import {locatePgDump, locatePsql} from '../postgres/tools.ts';
+import {openStores, type Stores} from '../upload/open-store.ts';
+import {type ObjectStore, readSmall} from '../upload/store.ts';
+import {backup} from './backup.ts';
+import {type BackupChoice, findBackup, readCatalog, verificationSealingKey} from './catalog.ts';
+import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
+import {prove} from './proof.ts';
+import {load} from './restore.ts';
+import type {Runtime} from './runtime.ts';
+
+export interface VerifySettings {
+  store: StoreSettings;
+  keys: KeySettings;
+  optionalDatabase: Connection | undefined;
+  compression: CompressionName;
+  choice: BackupChoice;
+  /** Take a backup first, and verify that one. */
+  withBackup: boolean;
+  /** Where the trial restore goes: a server where scratch databases may be made, or a throw-away one on this machine. */
+  scratch: {on: 'server'; connection: Connection} | {on: 'this machine'} | {on: 'nothing'};
+  /** How ages are written in notes. */
+  formatAge: (ms: number) => string;
+}
+
+export interface VerifyResult {
+  /** Undefined when none was found. */
+  key: string | undefined;
+  startedAt: Date;
+  durationMs: number;
+  steps: VerificationStep[];
+  total: number;
+  passed: number;
+  failed: number;
+  skipped: number;
+  /** Restored, and equal in every digest to what the manifest promises. */
+  isProved: boolean;
+  /** How long the restore took. */
+  recoveryMs: number | undefined;
+  toolVersion: string;
+  /** Everything in the bucket, for the report. */
+  backups: Backup[];
+  warnings: string[];
+}
+
+export const verifySteps: readonly Step[] = [
+  {id: 'store', title: 'R2 configuration'},
+  {id: 'database', title: 'Database connection'},
+  {id: 'key', title: 'Encryption key'},
+  {id: 'catalog', title: 'Backup listing'},
+  {id: 'backup', title: 'Backup creation'},
+  {id: 'integrity', title: 'Integrity of the stored backup'},
+  {id: 'restore', title: 'Restore and proof'},
+];
+
+/** Why a step was not run. */
+class Skipped extends Error {}
+
+/**
+ * Proves that a backup can be restored. Every step is run that can be; each says what it found.
+ * @throws BackupError only for an interruption: everything else is a failed step of the result
+ */
+export async function verify(settings: VerifySettings, runtime: Runtime): Promise<VerifyResult> {
+  const stores = openStores(settings.store);
+  try {
+    return await new Verifier(settings, runtime, stores).run();
+  } finally {
+    stores.close();
+  }
+}
+
+/** The steps of one verification, and what they hand on to each other. */
+class Verifier {
+  readonly #settings: VerifySettings;
+  readonly #runtime: Runtime;
+  readonly #stores: Stores;
+  readonly #keys: Keyring;
+  readonly #startedAt: Date;
+  readonly #steps: VerificationStep[] = [];
+  readonly #warnings: string[] = [];
+  #backups: Backup[] = [];
+  #choice: BackupChoice;
+  #openable: OpenableBackup | undefined;
+  #recoveryMs: number | undefined;
+  #serverVersion = '';
+
+  constructor(settings: VerifySettings, runtime: Runtime, stores: Stores) {
+    this.#settings = settings;
+    this.#runtime = runtime;
+    this.#stores = stores;
+    this.#keys = keyring(settings.keys.current, settings.keys.previous);
+    this.#startedAt = runtime.now();
+    this.#choice = settings.choice;
+  }
+
+  async run(): Promise<VerifyResult> {
+    const started = performance.now();
+    await this.#step('store', () => this.#checkStores());
+    await this.#step('database', () => this.#checkDatabase());
+    await this.#step('key', () => this.#checkKey());
+    await this.#step('catalog', () => this.#checkCatalog());
+    await this.#step('backup', () => this.#takeBackup());
+    await this.#step('integrity', () => this.#checkIntegrity());
+    await this.#step('restore', () => this.#checkRestore());
+    await this.#store();
+    const count = (status: VerificationStep['status']) => this.#steps.filter((step) => step.status === status).length;
+    return {
+      key: this.#openable?.backup.key,
+      startedAt: this.#startedAt,
+      durationMs: Math.round(performance.now() - started),
+      steps: this.#steps,
+      total: this.#steps.length,
+      passed: count('passed'),
+      failed: count('failed'),
+      skipped: count('skipped'),
+      isProved: this.#isProved(),
+      recoveryMs: this.#recoveryMs,
+      toolVersion: this.#runtime.toolVersion,
+      backups: this.#backups,
+      warnings: this.#warnings,
+    };
+  }
+
+  #status(id: string): VerificationStep['status'] | undefined {
+    return this.#steps.find((step) => step.id === id)?.status;
+  }
+
+  #isProved(): boolean {
+    return this.#status('integrity') === 'passed' && this.#status('restore') === 'passed';
+  }
+
+  #warn(message: string): void {
+    this.#warnings.push(message);
+    this.#runtime.observer({type: 'warning', message});
+  }
+
+  async #step(id: string, work: () => Promise<string>): Promise<void> {
+    const {observer, signal} = this.#runtime;
+    const title = verifySteps.find((step) => step.id === id)?.title ?? id;
+    const started = performance.now();
+    const record = (status: VerificationStep['status'], note: string) => {
+      this.#steps.push({id, title, status, note, durationMs: Math.round(performance.now() - started)});
+      observer({type: status === 'passed' ? 'finished' : status, step: id, note});
+    };
+    observer({type: 'started', step: id});
+    try {
+      record('passed', await work());
+    } catch (error) {
+      const interrupted = interruption(signal);
+      if (interrupted) throw interrupted;
+      if (error instanceof Skipped) {
+        record('skipped', error.message);
+        return;
+      }
+      const {message, reason, hint} = asBackupError(error);
+      record('failed', [message, reason, hint].filter(Boolean).join('. '));
+    }
+  }
+
+  async #checkStores(): Promise<string> {
+    for (const store of [this.#stores.backups, this.#stores.files]) await probe(store);
+    return `wrote, read back and deleted a probe in ${this.#stores.backups.description} and in ${this.#stores.files.description}`;
+  }
+
+  async #checkDatabase(): Promise<string> {
+    const {optionalDatabase: connection} = this.#settings;
+    if (!connection) throw new Skipped('DATABASE_URL is not set');
+    const session = await this.#session(connection);
+    const facts = await serverFacts(session);
+    const rights = await lookAtRights(session);
+    const problems = describeRights(rights);
+    if (problems.length > 0) {
+      throw new BackupError('The role cannot read everything', {
+        code: 'POSTGRES_QUERY_FAILED',
+        kind: 'postgres',
+        reason: problems.join('; '),
+      });
+    }
+    const size = `${(facts.sizeBytes / 1e6).toFixed(1)} MB`;
+    return [
+      `PostgreSQL ${facts.version}, database ${facts.database}, ${size}, every table can be read`,
+      ...connection.warnings,
+    ].join('; ');
+  }
+
+  async #checkKey(): Promise<string> {
+    if (this.#status('store') !== 'passed') throw new Skipped('the store cannot be used');
+    this.#backups = await readCatalog(this.#stores.backups, this.#keys, this.#runtime.signal);
+    const keys = allKeys(this.#keys).map(({fingerprint}) => {
+      const count = this.#backups.filter(({keyFingerprint}) => keyFingerprint === fingerprint).length;
+      return `${fingerprint} opens ${count} of ${this.#backups.length} backups`;
+    });
+    const legacy = this.#backups.filter(({state}) => state === 'legacy').length;
+    return [...keys, ...(legacy > 0 ? [`${legacy} of the older form do not name their key`] : [])].join('; ');
+  }
+
+  async #checkCatalog(): Promise<string> {
+    if (this.#status('store') !== 'passed') throw new Skipped('the store cannot be used');
+    const findings = assessHealth(
+      {
+        backups: this.#backups,
+        unfinishedUploads: [],
+        keyFingerprints: undefined,
+        formatAge: this.#settings.formatAge,
+      },
+      {...defaultHealthPolicy, retentionDays: defaultRetention.keepDays},
+      this.#runtime.now(),
+    ).filter(({id}) => id !== 'proof');
+    const [newest] = findings;
+    if (newest?.value === undefined && !this.#settings.withBackup) {
+      throw new BackupError('There is no complete backup', {
+        code: 'BACKUP_NOT_FOUND',
+        kind: 'storage',
+        hint: 'Take one: loma-backup backup.',
+      });
+    }
+    for (const finding of findings.filter(({isGood}) => !isGood)) this.#warn(finding.text);
+    return [`${this.#backups.length} backups`, ...findings.map(describeFinding)].join('; ');
+  }
+
+  async #takeBackup(): Promise<string> {
+    const {withBackup, optionalDatabase: database} = this.#settings;
+    if (!withBackup) throw new Skipped('not asked for (--with-backup)');
+    if (!database) throw new Skipped('DATABASE_URL is not set');
+    const result = await backup(
+      {
+        ...this.#settings,
+        database,
+        label: 'verification',
+        hold: false,
+        excludeTableData: [],
+        retention: defaultRetention,
+        prune: false,
+      },
+      {...this.#runtime, observer: () => undefined},
+    );
+    this.#choice = {by: 'key', key: result.key};
+    this.#backups = await readCatalog(this.#stores.backups, this.#keys, this.#runtime.signal);
+    return `${result.key}: ${result.tables} tables, ${result.rows} rows`;
+  }
+
+  async #checkIntegrity(): Promise<string> {
+    if (this.#status('store') !== 'passed') throw new Skipped('the store cannot be used');
+    if (this.#status('backup') === 'failed') throw new Skipped('the backup to verify could not be taken');
+    const store = this.#stores.backups;
+    const {signal, observer} = this.#runtime;
+    const openable = await checkOpenable(store, await findBackup(store, this.#choice, this.#keys), this.#keys);
+    this.#openable = openable;
+    const onBytes = (bytes: number) =>
+      observer({type: 'progress', step: 'integrity', bytes, totalBytes: openable.backup.sizeBytes});
+    const dump = await openBackup(store, openable, this.#keys, {signal, onBytes});
+    const inspector = inspect();
+    const sink = new Writable({highWaterMark: 4 << 20, write: (_chunk, _encoding, done) => done()});
+    try {
+      await pipeline([...dump.stages, inspector, sink], signal ? {signal} : {});
+    } catch (error) {
+      throw dump.translate(error) ?? error;
+    }
+    dump.check(inspector.inspection);
+    const {tables, rows} = totals(inspector.inspection.contents);
+    const compared = openable.manifest
+      ? 'every digest and row count as in the manifest'
+      : 'authentic; a backup of the older form has no digests to compare';
+    return `${openable.backup.key}: ${tables} tables, ${rows} rows, ${compared}`;
+  }
+
+  async #checkRestore(): Promise<string> {
+    const {scratch} = this.#settings;
+    if (!this.#openable || this.#status('integrity') !== 'passed') throw new Skipped('the stored backup did not pass');
+    if (scratch.on === 'nothing') {
+      throw new Skipped('there is no server to try it on: set TEST_DATABASE_URL, or use --target or --scratch local');
+    }
+    if (scratch.on === 'server') return this.#restoreOn(await this.#session(scratch.connection), this.#openable);
+    const {manifest} = this.#openable;
+    const local: LocalServer = await startLocalServer({
+      minimumMajor: manifest ? majorOf(manifest.serverVersion) : 13,
+      searchPath: this.#runtime.environment.PATH ?? '',
+      dumpBytes: manifest?.dumpBytes ?? this.#openable.backup.sizeBytes * 10,
+      signal: this.#runtime.signal,
+    });
+    try {
+      for (const warning of local.warnings) this.#warn(warning);
+      return await this.#restoreOn(await this.#session(local.connection), this.#openable);
+    } finally {
+      await local.stop();
+    }
+  }
+
+  async #restoreOn(server: Session, openable: OpenableBackup): Promise<string> {
+    const {manifest} = openable;
+    const facts = await serverFacts(server);
+    this.#serverVersion = facts.version;
+    const pgDump = await locatePgDump(facts.major, this.#runtime.environment.PATH ?? '');
+    const scratch = await createScratch(server, manifest?.encoding ?? facts.encoding, this.#runtime.now());
+    let roles: string[] = [];
+    try {
+      roles = await createMissingRoles(server, manifest?.roles ?? []);
+      const started = performance.now();
+      const inspection = await load(this.#stores.backups, openable, this.#keys, scratch.session, this.#quiet(), {
+        withEntries: true,
+      });
+      await analyze(scratch.session);
+      this.#recoveryMs = Math.round(performance.now() - started);
+      const {differences, notes} = await prove(expectedOf(openable, inspection), {
+        session: scratch.session,
+        pgDump,
+        serverVersion: facts.version,
+        onBytes: (bytes) => this.#runtime.observer({type: 'progress', step: 'restore', bytes}),
+      });
+      if (differences.length > 0) throw proofFailed(differences);
+      const {tables, rows} = totals(inspection.contents);
+      const seconds = (this.#recoveryMs / 1000).toFixed(1);
+      return [
+        `restored in ${seconds} s into ${scratch.description} on PostgreSQL ${facts.version}, and dumped again: ` +
+          `${tables} tables, ${rows} rows, every digest equal`,
+        ...notes,
+      ].join('; ');
+    } finally {
+      await scratch.drop();
+      await dropRoles(server, roles);
+    }
+  }
+
+  /** The steps of the restore inside are progress of this one. */
+  #quiet(): Runtime {
+    const {observer} = this.#runtime;
+    return {
+      ...this.#runtime,
+      observer: (event) => {
+        if (event.type === 'warning') observer(event);
+        if (event.type === 'progress' && event.step === 'load') observer({...event, step: 'restore'});
+      },
+    };
+  }
+
+  async #session(connection: Connection): Promise<Session> {
+    const {environment, signal} = this.#runtime;
+    return {connection, psql: await locatePsql(environment.PATH ?? ''), inherited: environment, signal};
+  }
+
+  /** Only a verification that came to the backup itself says something about it. */
+  async #store(): Promise<void> {
+    const ran = ['integrity', 'restore'].map((id) => this.#status(id));
+    const hasFailed = ran.includes('failed');
+    if (!this.#openable || (!hasFailed && !this.#isProved())) return;
+    const {key} = this.#openable.backup;
+    const verification: Verification = {
+      version: '2.0',
+      backup: key,
+      verifiedAt: this.#startedAt.toISOString(),
+      result: hasFailed ? 'failed' : 'proved',
+      toolVersion: this.#runtime.toolVersion,
+      serverVersion: this.#serverVersion,
+      ...(this.#recoveryMs === undefined ? {} : {recoveryMs: this.#recoveryMs}),
+      steps: this.#steps,
+    };
+    try {
+      const sealed = sealVerification(verification, verificationSealingKey(this.#keys.current));
+      await this.#stores.backups.replace(verificationKey(key), Buffer.from(sealed));
+    } catch (error) {
+      this.#warn(`the result could not be stored beside the backup: ${asBackupError(error).message}`);
+    }
+  }
+}
+
+function describeFinding(finding: Finding): string {
+  return finding.isGood ? finding.text : `WARNING: ${finding.text}`;
+}
+
+/** Writes, reads back and deletes a small object. */
+async function probe(store: ObjectStore): Promise<void> {
+  const key = `loma-backup-probe/${randomBytes(8).toString('hex')}`;
+  const body = randomBytes(64);
+  await store.create(key, body, 'application/octet-stream');
+  try {
+    const read = await readSmall(store, key, body.length);
+    if (!read.equals(body)) {
+      throw new BackupError('What was written does not read back', {
+        code: 'STORAGE_FAILED',
+        kind: 'storage',
+        reason: store.description,
+      });
+    }
+  } finally {
+    await store.delete(key);
+  }
+}
+
+function majorOf(version: string): number {
+  return Number.parseInt(version, 10);
+}
+
+/** What was in the stream, which was found equal to the manifest, with what the manifest says about its origin. */
+function expectedOf({manifest}: OpenableBackup, {contents, entries, versions}: Inspection) {
+  return {
+    contents,
+    entries,
+    encoding: manifest?.encoding,
+    excludedTableData: manifest?.excludedTableData ?? [],
+    pgDumpVersion: manifest?.pgDumpVersion ?? versions.pgDump ?? '',
+    serverVersion: manifest?.serverVersion ?? versions.server ?? '',
+  };
+}
+
+function proofFailed(differences: readonly string[]): BackupError {
+  const shown = differences.slice(0, 20);
+  const more = differences.length > shown.length ? [`and ${differences.length - shown.length} more`] : [];
+  return new BackupError('The restored database is not what was backed up', {
+    code: 'CONTENTS_DIFFER',
+    kind: 'verification',
+    reason: [...shown, ...more].join('; '),
+  });
+}
