@@ -141,28 +141,15 @@ for name, port in {${ports}}.items():
 }
 
 /**
- * Python that runs the four servers: it loads Swift's modules once, which takes longer than everything else, and forks.
- * When one of them ends, it ends its whole process group.
+ * Python that runs one server: the command line programs are in another Debian package each. (One process that loads
+ * Swift once and forks starts no sooner, and each fork leaves the process group, where no signal of ours reaches it.)
  */
-export function serversScript({configDirectory}: SwiftLayout): string {
+export function serverScript({configDirectory}: SwiftLayout, name: SwiftServer): string {
   return `
-import os, signal, sys
-import paste.deploy, pkg_resources
-import swift.account.server, swift.container.server, swift.obj.server, swift.proxy.server
-import swift.common.middleware.s3api.s3api, swift.common.middleware.slo, swift.common.middleware.tempauth
+import sys
 from swift.common import utils
-from swift.common.wsgi import run_wsgi
 utils.set_swift_dir('${configDirectory}')
-for name in ('object', 'container', 'account', 'proxy'):
-    if os.fork() == 0:
-        try:
-            code = run_wsgi('${configDirectory}/' + name + '-server.conf', name + '-server', verbose=True)
-        except BaseException as error:
-            code = 1
-            sys.stderr.write(name + ': ' + repr(error) + '\\n')
-        sys.stderr.flush()
-        os._exit(code)
-os.wait()
-os.killpg(0, signal.SIGKILL)
+from swift.common.wsgi import run_wsgi
+sys.exit(run_wsgi('${configDirectory}/${name}-server.conf', '${name}-server', verbose=True))
 `;
 }

@@ -12,7 +12,7 @@ import {
   proxyServerConf,
   ringScript,
   type SwiftLayout,
-  serversScript,
+  serverScript,
   storageServerConf,
   storageServers,
   swiftConf,
@@ -69,7 +69,9 @@ async function run(layout: SwiftLayout, directory: ServerDirectory, endpoint: st
   if (process.getuid?.() === 0) memcached.push('-u', 'nobody');
   const processes = [
     directory.start({name: 'memcached', file: 'memcached', args: memcached}),
-    directory.start({name: 'swift', file: debianPython, args: ['-I', '-c', serversScript(layout)]}),
+    ...([...storageServers, 'proxy'] as const).map((name) =>
+      directory.start({name, file: debianPython, args: ['-I', '-c', serverScript(layout, name)]}),
+    ),
   ];
   const storagePorts = swiftPorts.filter((name) => name !== 'proxy').map((name) => swiftPort(layout, name));
   await waitUntil(

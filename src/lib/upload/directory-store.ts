@@ -86,8 +86,11 @@ export class DirectoryStore implements ObjectStore {
       await unlink(partial).catch(() => undefined);
       await this.#removeEmptyFolders(folder);
       if (codeOf(error) === 'EEXIST') throw this.#existsError(key);
+      // An interruption destroys the body, too.
+      const interrupted = interruption(signal);
+      if (interrupted) throw interrupted;
       if (error instanceof BodyFailed) throw error.bodyError;
-      throw interruption(signal) ?? this.#error(`writing ${key} to ${this.description}`, error);
+      throw this.#error(`writing ${key} to ${this.description}`, error);
     }
   }
 

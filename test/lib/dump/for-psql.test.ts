@@ -1,0 +1,115 @@
+import {Readable, Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import {describe, expect, it} from '@jest/globals';
+import fc from 'fast-check';
+import {forPsql} from '../../../src/lib/dump/for-psql.ts';
+import {BackupError} from '../../../src/lib/errors.ts';
+import {bytewise, cut, cutPlaces, feed, tryFeed} from '../feed.ts';
+import {dumpBytes, type Piece, randomDump} from './random-dump.ts';
+
+const checks = 'SELECT 42;';
+const stage = () => forPsql({restrictToken: 'tok3n', beforeCommit: () => checks});
+
+describe('what psql gets to see', () => {
+  it('is the dump without its own restrict and transaction lines, in one restricted transaction', async () => {
+    await fc.assert(
+      fc.asyncProperty(randomDump, cutPlaces, async (pieces, places) => {
+        const kept = pieces.filter(({kind}) => kind !== 'restrict' && kind !== 'transaction');
+        const seen = await feed(cut(dumpBytes(pieces), places), stage());
+        const text = ({kind, text: sql}: Piece) =>
+          kind === 'extension'
+            ? `DO $loma$ BEGIN ${sql.trim()} EXCEPTION WHEN insufficient_privilege OR dependent_objects_still_exist THEN NULL; END $loma$;\n`
+            : sql;
+        expect(seen.toString()).toBe(`\\restrict tok3n\nBEGIN;\n${kept.map(text).join('')}\n${checks}\nCOMMIT;\n`);
+      }),
+      {numRuns: 150},
+    );
+  });
+
+  it('keeps a comment on an extension as it is when it holds the quote that would be put round it', async () => {
+    const text = "COMMENT ON EXTENSION pgcrypto IS 'a $loma$; DROP TABLE x; b';\n";
+    expect((await feed([Buffer.from(text)], stage())).toString()).toContain(`BEGIN;\n${text}`);
+  });
+
+  it('begins without \\restrict for a psql that does not know it', async () => {
+    const older = forPsql({restrictToken: undefined, beforeCommit: () => ''});
+    expect((await feed([Buffer.from('SELECT 1;\n')], older)).toString()).toBe('BEGIN;\nSELECT 1;\n\n\nCOMMIT;\n');
+  });
+
+  it('keeps restrict and transaction lines that are rows, or text inside a function', async () => {
+    const text =
+      'CREATE FUNCTION f() AS $$;\nBEGIN;\n\\restrict a\nCOMMIT;\n$$;\nCOPY t FROM stdin;\nBEGIN;\n\\restrict a\nCOMMIT;\n\\.\n';
+    expect((await feed(bytewise(Buffer.from(text)), stage())).toString()).toContain(text);
+  });
+
+  it('is committed for an empty dump only after its checks', async () => {
+    expect((await feed([], stage())).toString()).toBe(`\\restrict tok3n\nBEGIN;\n\n${checks}\nCOMMIT;\n`);
+  });
+});
+
+describe('a psql command in the dump', () => {
+  it.each([
+    '\\! touch /tmp/x\n',
+    'SELECT 1 \\! touch /tmp/x\n',
+    '-- Name: x\r\\! touch /tmp/x\n',
+    '\\connect other\n',
+    'SELECT 1;\n\\.\n',
+    'COPY t FROM stdin;\n\\.\r\n\\! x\n\\.\n',
+  ])('is refused: %j', async (text) => {
+    for (const chunks of [[Buffer.from(text)], bytewise(Buffer.from(text))]) {
+      const {released, error} = await tryFeed(chunks, stage());
+      expect(error).toBeInstanceOf(BackupError);
+      expect(error).toMatchObject({code: 'DUMP_UNREADABLE', kind: 'integrity'});
+      expect(released.toString()).not.toContain('COMMIT;');
+      expect(released.toString()).not.toMatch(/touch|connect|\\! x/);
+    }
+  });
+});
+
+describe('nothing is committed', () => {
+  it('when the checks before the commit throw', async () => {
+    const refusing = forPsql({
+      restrictToken: 'a',
+      beforeCommit: () => {
+        throw new BackupError('not authentic', {code: 'DECRYPTION_FAILED', kind: 'integrity'});
+      },
+    });
+    const {released, error} = await tryFeed([Buffer.from('SELECT 1;\n')], refusing);
+    expect(error).toMatchObject({code: 'DECRYPTION_FAILED'});
+    expect(released.toString()).not.toContain('COMMIT');
+  });
+
+  it('when the source fails, and the checks are not even asked for', async () => {
+    let asked = false;
+    const released: Buffer[] = [];
+    async function* source() {
+      yield Buffer.from('SELECT 1;\n');
+      throw new Error('connection lost');
+    }
+    const target = forPsql({
+      restrictToken: 'a',
+      beforeCommit: () => {
+        asked = true;
+        return '';
+      },
+    });
+    const sink = new Writable({
+      write(chunk: Buffer, _encoding, done) {
+        released.push(chunk);
+        done();
+      },
+    });
+    await expect(pipeline(Readable.from(source()), target, sink)).rejects.toThrow('connection lost');
+    expect(asked).toBe(false);
+    expect(Buffer.concat(released).toString()).not.toContain('COMMIT');
+  });
+
+  it.each(['COPY t FROM stdin;\n1\n', "SELECT 'half", 'SELECT $$half', '/* half'])(
+    'when the dump is cut off: %j',
+    async (text) => {
+      const {released, error} = await tryFeed([Buffer.from(text)], stage());
+      expect(error).toMatchObject({code: 'DUMP_UNREADABLE'});
+      expect(released.toString()).not.toContain('COMMIT');
+    },
+  );
+});

@@ -1,0 +1,286 @@
+import {createCipheriv, randomBytes} from 'node:crypto';
+import {readdir, readFile, writeFile} from 'node:fs/promises';
+import path from 'node:path';
+import {gzipSync} from 'node:zlib';
+import {afterAll, afterEach, beforeAll, describe, expect, it} from '@jest/globals';
+import {backupKey, verificationKey} from '../../src/lib/catalog/key-names.ts';
+import {BackupError} from '../../src/lib/errors.ts';
+import {backup} from '../../src/lib/operations/backup.ts';
+import {list} from '../../src/lib/operations/list.ts';
+import {type VerifyResult, type VerifySettings, verify} from '../../src/lib/operations/verify.ts';
+import {createDatabase, type TestDatabase} from '../support/database.ts';
+import {servers} from '../support/sandbox.ts';
+import {
+  backupSettings,
+  connectionTo,
+  contentOf,
+  failureOf,
+  keySettings,
+  newKey,
+  runtime,
+  type TestStore,
+  testStore,
+} from '../support/settings.ts';
+
+const {postgres} = servers();
+const key = newKey();
+let source: TestDatabase;
+let store: TestStore;
+
+const sql = `
+  CREATE TABLE patients (id int PRIMARY KEY, name text);
+  INSERT INTO patients SELECT i, 'Patient ' || i FROM generate_series(1, 5000) i;
+  ALTER TABLE patients ENABLE ROW LEVEL SECURITY;`;
+
+beforeAll(async () => {
+  source = await createDatabase(postgres, {sql});
+});
+afterAll(() => source.drop());
+
+afterEach(async () => {
+  await store.dispose();
+  expect(await scratchDatabases()).toEqual([]);
+});
+
+async function scratchDatabases(): Promise<string[]> {
+  const names = await source.query(`SELECT datname FROM pg_database WHERE datname LIKE 'loma_verify_%'`);
+  return names.split('\n').filter(Boolean);
+}
+
+function settings(changes: Partial<VerifySettings> = {}): VerifySettings {
+  return {
+    store: store.settings,
+    keys: keySettings(key),
+    optionalDatabase: connectionTo(source.url),
+    compression: 'zstd',
+    choice: {by: 'latest'},
+    withBackup: false,
+    scratch: {on: 'server', connection: connectionTo(postgres.adminUrl)},
+    formatAge: (ms) => `${ms} ms ago`,
+    ...changes,
+  };
+}
+
+function statuses({steps}: VerifyResult): Record<string, string> {
+  return Object.fromEntries(steps.map(({id, status}) => [id, status]));
+}
+
+function noteOf({steps}: VerifyResult, id: string): string {
+  return steps.find((step) => step.id === id)?.note ?? '';
+}
+
+const takeBackup = () => backup(backupSettings({database: source.url, store, key}), runtime());
+
+describe('a good backup', () => {
+  it('is proved, and the proof is stored beside it and shown by list', async () => {
+    store = await testStore('s3');
+    const filesBucket = await (await testStore('s3')).settings.backupsBucket;
+    store.settings = {...store.settings, filesBucket};
+    const {key: name} = await takeBackup();
+    const result = await verify(settings(), runtime());
+    expect(statuses(result)).toEqual({
+      store: 'passed',
+      database: 'passed',
+      key: 'passed',
+      catalog: 'passed',
+      backup: 'skipped',
+      integrity: 'passed',
+      restore: 'passed',
+    });
+    expect(result).toMatchObject({key: name, total: 7, passed: 6, failed: 0, skipped: 1, isProved: true});
+    expect(noteOf(result, 'restore')).toContain('1 tables, 5000 rows, every digest equal');
+    expect(await store.keys()).toEqual([name, `${name}.metadata.json`, verificationKey(name)].sort());
+    const [listed] = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(listed?.verification).toEqual({at: result.startedAt, isProved: true});
+  });
+
+  it('is taken first with withBackup, and that one is verified', async () => {
+    store = await testStore('directory');
+    const result = await verify(settings({withBackup: true}), runtime());
+    expect(statuses(result)).toMatchObject({backup: 'passed', integrity: 'passed', restore: 'passed'});
+    expect(noteOf(result, 'backup')).toContain(result.key ?? 'none');
+  });
+
+  it('is proved in a throw-away PostgreSQL on this machine, which lacks the roles that policies name', async () => {
+    store = await testStore('directory');
+    const role = `app_${randomBytes(4).toString('hex')}`;
+    await source.query(`CREATE ROLE "${role}"; CREATE POLICY own_rows ON patients TO "${role}" USING (true)`);
+    try {
+      await takeBackup();
+      const before = (await readdir('/dev/shm')).filter((name) => name.startsWith('loma-backup-'));
+      const result = await verify(settings({scratch: {on: 'this machine'}}), runtime());
+      expect(noteOf(result, 'restore')).toContain('every digest equal');
+      expect(result.isProved).toBe(true);
+      expect((await readdir('/dev/shm')).filter((name) => name.startsWith('loma-backup-'))).toEqual(before);
+    } finally {
+      await source.query(`DROP POLICY own_rows ON patients; DROP ROLE "${role}"`);
+    }
+  });
+
+  it('is proved without the rows that were left out of it', async () => {
+    store = await testStore('directory');
+    await backup(
+      backupSettings({database: source.url, store, key}, {excludeTableData: ['public.patients']}),
+      runtime(),
+    );
+    const result = await verify(settings(), runtime());
+    expect(result.isProved).toBe(true);
+  });
+
+  it('of the older form is authenticated and restored', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const [name = ''] = await store.keys();
+    const {extract} = await import('../../src/lib/operations/restore.ts');
+    const file = path.join(store.folder, 'plain.sql');
+    await extract(
+      {store: store.settings, keys: keySettings(key), choice: {by: 'key', key: name}, output: file},
+      runtime(),
+    );
+    const iv = randomBytes(16);
+    const cipher = createCipheriv('aes-256-gcm', Buffer.from(key, 'hex'), iv);
+    const sealed = [iv, cipher.update(gzipSync(await readFile(file), {level: 9})), cipher.final(), cipher.getAuthTag()];
+    const legacy = backupKey(new Date('2025-01-01T00:00:00Z'), 'gzip');
+    await store.store.create(legacy, Buffer.concat(sealed));
+    const result = await verify(settings({choice: {by: 'key', key: legacy}}), runtime());
+    expect(statuses(result)).toMatchObject({integrity: 'passed', restore: 'passed'});
+    expect(noteOf(result, 'integrity')).toContain('no digests to compare');
+  });
+});
+
+describe('a scratch database', () => {
+  it('is the named one where the role may make none, and is empty again afterwards', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const role = `weak_${randomBytes(4).toString('hex')}`;
+    const empty = await createDatabase(postgres);
+    await source.query(
+      `CREATE ROLE "${role}" LOGIN PASSWORD 'weak'; GRANT ALL ON DATABASE "${empty.name}" TO "${role}"`,
+    );
+    await empty.query(`GRANT ALL ON SCHEMA public TO "${role}"`);
+    try {
+      const connection = connectionTo(postgres.url(empty.name, {user: role, password: 'weak'}));
+      const result = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+      expect(noteOf(result, 'restore')).toContain('it was empty');
+      expect(result.isProved).toBe(true);
+      expect(await empty.query(`SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace`)).toBe('0');
+
+      await empty.query('CREATE TABLE precious (a int)');
+      const refused = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+      expect(statuses(refused)).toMatchObject({restore: 'failed'});
+      expect(noteOf(refused, 'restore')).toContain('is not empty');
+      expect(await empty.query('SELECT count(*) FROM precious')).toBe('0');
+    } finally {
+      await empty.drop();
+      await source.query(`DROP ROLE "${role}"`);
+    }
+  });
+
+  it('is dropped when the verification is interrupted', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const abort = new AbortController();
+    const error = await failureOf(
+      verify(
+        settings(),
+        runtime({
+          signal: abort.signal,
+          observer: (event) => {
+            if (event.type !== 'progress' || event.step !== 'restore') return;
+            abort.abort(new BackupError('Interrupted', {code: 'INTERRUPTED', kind: 'interrupted'}));
+          },
+        }),
+      ),
+    );
+    expect(error.exitCode).toBe(130);
+    // `afterEach` looks for what is left.
+  });
+
+  it('that a killed run left is dropped by the next one', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    await source.query('CREATE DATABASE loma_verify_20250101000000_0123abcd');
+    await verify(settings(), runtime());
+  });
+
+  it('is not needed: without a server the restore is skipped, with the reason, and nothing is proved', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const result = await verify(settings({scratch: {on: 'nothing'}, optionalDatabase: undefined}), runtime());
+    expect(statuses(result)).toMatchObject({database: 'skipped', integrity: 'passed', restore: 'skipped'});
+    expect(noteOf(result, 'restore')).toContain('TEST_DATABASE_URL');
+    expect(result).toMatchObject({isProved: false, failed: 0});
+    expect((await store.keys()).some((name) => name.endsWith('.verification.json'))).toBe(false);
+  });
+});
+
+describe('what is wrong is a failed step', () => {
+  it('an altered object fails the integrity, is not restored, and is on record as failed', async () => {
+    store = await testStore('directory');
+    const {key: name} = await takeBackup();
+    const bytes = await contentOf(store.store, name);
+    bytes[bytes.length - 100] = (bytes.at(-100) ?? 0) ^ 1;
+    await writeFile(path.join(store.folder, name), bytes);
+    const result = await verify(settings(), runtime());
+    expect(statuses(result)).toMatchObject({integrity: 'failed', restore: 'skipped'});
+    expect(noteOf(result, 'integrity')).toContain('Decryption failed');
+    const [listed] = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(listed?.verification?.isProved).toBe(false);
+  });
+
+  it('a wrong key fails the integrity', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const result = await verify(settings({keys: keySettings(newKey())}), runtime());
+    expect(statuses(result)).toMatchObject({integrity: 'failed', restore: 'skipped'});
+    expect(noteOf(result, 'integrity')).toContain('is encrypted with key');
+  });
+
+  it('an empty bucket fails the listing', async () => {
+    store = await testStore('directory');
+    const result = await verify(settings(), runtime());
+    expect(statuses(result)).toMatchObject({
+      store: 'passed',
+      catalog: 'failed',
+      integrity: 'failed',
+      restore: 'skipped',
+    });
+  });
+
+  it('a files bucket that is missing fails the first step, and what needs the store is skipped', async () => {
+    store = await testStore('s3');
+    store.settings = {...store.settings, filesBucket: 'no-such-bucket'};
+    const result = await verify(settings(), runtime());
+    expect(statuses(result)).toMatchObject({store: 'failed', database: 'passed', key: 'skipped', integrity: 'skipped'});
+  });
+
+  it('a role that may not read every table fails the connection', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const role = `blind_${randomBytes(4).toString('hex')}`;
+    await source.query(`CREATE ROLE "${role}" LOGIN PASSWORD 'blind'`);
+    try {
+      const optionalDatabase = connectionTo(postgres.url(source.name, {user: role, password: 'blind'}));
+      const result = await verify(settings({optionalDatabase}), runtime());
+      expect(noteOf(result, 'database')).toContain('may not read public.patients');
+      expect(noteOf(result, 'database')).toContain('row-level security hides rows of public.patients');
+    } finally {
+      await source.query(`DROP ROLE "${role}"`);
+    }
+  });
+
+  it('a result that was altered or moved to another backup counts as none', async () => {
+    store = await testStore('directory');
+    const first = await takeBackup();
+    await verify(settings(), runtime());
+    const second = await takeBackup();
+    const proof = await contentOf(store.store, verificationKey(first.key));
+    await writeFile(path.join(store.folder, verificationKey(second.key)), proof);
+    await writeFile(
+      path.join(store.folder, verificationKey(first.key)),
+      proof.toString().replace('"proved"', '"failed"'),
+    );
+    const backups = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(backups.map(({verification}) => verification)).toEqual([undefined, undefined]);
+  });
+});

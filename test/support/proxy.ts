@@ -1,0 +1,111 @@
+/** A proxy before an S3 server that misbehaves as it is told: the network that a test can break. */
+import {createServer, type IncomingMessage, request as requestUpstream, type ServerResponse} from 'node:http';
+import type {AddressInfo} from 'node:net';
+import type {ObjectHandle} from './object-handle.ts';
+
+export interface ProxiedRequest {
+  method: string;
+  /** Path and query, still encoded. */
+  url: string;
+  headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/**
+ * What goes wrong with a request. `cutAfterBytes`: the connection is closed after so many bytes of the answer's body, with
+ * -1 before its head. `answer`: the server is not asked at all. `hold`: there is never an answer.
+ */
+export type Fault =
+  | {cutAfterBytes: number}
+  | {answer: {status: number; code: string}}
+  | {hold: true}
+  /** Something happens before the request is passed on. */
+  | {before: () => Promise<void>};
+
+export interface FaultyProxy extends ObjectHandle {
+  /** Every request that arrived, in order. */
+  requests: ProxiedRequest[];
+  /** Requests that a fault was applied to: a test whose fault was never met proves nothing. */
+  faulted: ProxiedRequest[];
+  stop(): Promise<void>;
+}
+
+/**
+ * Signatures hold: the host that the client signed for is passed on.
+ * @param faultOf decides on each request
+ */
+export async function startProxy(
+  server: ObjectHandle,
+  faultOf: (request: ProxiedRequest) => Fault | undefined = () => undefined,
+): Promise<FaultyProxy> {
+  const requests: ProxiedRequest[] = [];
+  const faulted: ProxiedRequest[] = [];
+  const upstream = new URL(server.endpoint);
+
+  const handle = async (incoming: IncomingMessage, answer: ServerResponse): Promise<void> => {
+    const {method = '', url = '', headers} = incoming;
+    const request = {method, url, headers};
+    requests.push(request);
+    const fault = faultOf(request);
+    if (fault) faulted.push(request);
+    if (fault && 'hold' in fault) return;
+    if (fault && 'answer' in fault) {
+      incoming.resume();
+      const {status, code} = fault.answer;
+      answer.writeHead(status, {'content-type': 'application/xml'});
+      answer.end(`<?xml version="1.0"?><Error><Code>${code}</Code><Message>as the test wants it</Message></Error>`);
+      return;
+    }
+    if (fault && 'before' in fault) await fault.before();
+    // `createServer` has answered an `Expect` by itself.
+    const {expect: _, ...passedOn} = headers;
+    const outgoing = requestUpstream({
+      host: upstream.hostname,
+      port: upstream.port,
+      method,
+      path: url,
+      headers: passedOn,
+      agent: false,
+    });
+    outgoing.on('error', () => answer.destroy());
+    outgoing.on('response', (reply) => relay(reply, answer, fault && 'cutAfterBytes' in fault ? fault : undefined));
+    incoming.pipe(outgoing);
+  };
+  const proxy = createServer((incoming, answer) => void handle(incoming, answer));
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const {port} = proxy.address() as AddressInfo;
+  return {
+    ...server,
+    endpoint: `http://127.0.0.1:${port}`,
+    requests,
+    faulted,
+    stop: () =>
+      new Promise((resolve) => {
+        proxy.close(() => resolve());
+        proxy.closeAllConnections();
+      }),
+  };
+}
+
+function relay(reply: IncomingMessage, answer: ServerResponse, cut: {cutAfterBytes: number} | undefined): void {
+  if (cut && cut.cutAfterBytes < 0) {
+    reply.destroy();
+    answer.destroy();
+    return;
+  }
+  answer.writeHead(reply.statusCode ?? 502, reply.headers);
+  if (!cut) {
+    reply.pipe(answer);
+    return;
+  }
+  let left = cut.cutAfterBytes;
+  answer.flushHeaders();
+  if (left === 0) answer.destroy();
+  reply.on('data', (chunk: Buffer) => {
+    if (answer.destroyed) return;
+    const piece = chunk.subarray(0, left);
+    left -= piece.length;
+    // Destroyed when the piece is on its way: closing at once would throw it away.
+    answer.write(piece, () => left === 0 && answer.destroy());
+  });
+  reply.on('end', () => left > 0 && answer.end());
+}
