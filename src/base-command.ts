@@ -139,6 +139,13 @@ export abstract class BaseCommand extends Command {
     this.exit(exitCode);
   }
 
+  /** JSON with the control characters escaped that JSON leaves as they are, and a terminal would obey. */
+  protected override logJson(json: unknown): void {
+    const text = JSON.stringify(json, undefined, 2);
+    const escaped = text.replace(/[\u007f-\u009f]/g, (found) => `\\u00${found.charCodeAt(0).toString(16)}`);
+    process.stdout.write(`${escaped}\n`);
+  }
+
   /** Prints a result for people on stdout; with `--json`, oclif prints what `run` returns instead. */
   protected report(text: string): void {
     this.log(text);

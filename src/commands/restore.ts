@@ -77,7 +77,7 @@ export default class Restore extends BaseCommand {
       return confirmOverwrite(facts, backup.key, {input: process.stdin, output: process.stderr}, this.signal);
     };
     const result = await this.observe(restoreSteps, (runtime) =>
-      restore({...settings, choice, target: database}, confirm, runtime),
+      restore({...settings, choice, target: database, allowUnrestricted: yes}, confirm, runtime),
     );
     this.report(restoreSummary(result));
     return result;

@@ -120,6 +120,8 @@ function judge(
   if (!body) return {state: 'incomplete', problem: 'the object with the data is missing'};
   if (!reading || reading.is === 'legacy') {
     if (bodyKind === 'legacy') return {state: 'legacy'};
+    // Somebody may have put it there to have the backup taken for an unfinished one, and pruned.
+    if (reading) return {state: 'damaged', problem: 'its manifest is of the older form, and the object is not'};
     return {state: 'incomplete', problem: 'it has no manifest: the backup was not finished'};
   }
   if (reading.is === 'invalid') return {state: 'damaged', problem: `its manifest cannot be trusted: ${reading.reason}`};

@@ -38,7 +38,7 @@ const manifestSchema = z.object({
   compressedBytes: count,
   objects: z.array(z.object({key: z.string(), size: count, sha256: digest, partSize: count})).length(1),
   serverVersion: z.string(),
-  /** Of the source database (`server_encoding`); the dump is written in it. */
+  /** Of the dump: UTF8, but for a database in SQL_ASCII. */
   encoding: z.string(),
   /** Roles that the dump names (in policies and user mappings): the target's server must have them. */
   roles: z.array(z.string()),

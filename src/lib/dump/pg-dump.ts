@@ -19,6 +19,14 @@ export interface DumpOptions {
 /** How long to wait for a table lock that a migration holds, in milliseconds; without it pg_dump waits for ever. */
 const lockWaitMs = 60_000;
 
+/**
+ * The encoding to dump a database in: UTF-8, in which its names can be read here, whatever the database's own is. The
+ * bytes of a SQL_ASCII database are in nobody knows what encoding, and go as they are.
+ */
+export function dumpEncoding(serverEncoding: string): string {
+  return ['SQL_ASCII', 'MULE_INTERNAL'].includes(serverEncoding) ? serverEncoding : 'UTF8';
+}
+
 /** pg_dump's arguments. The connection goes by the environment: arguments can be read by everybody on the machine. */
 export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'excludeTableData' | 'encoding'>): string[] {
   return [

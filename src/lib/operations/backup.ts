@@ -1,14 +1,14 @@
 import type {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {type Backup, isRestorable} from '../catalog/backups.ts';
-import {backupKey, manifestKey} from '../catalog/key-names.ts';
+import {backupKey, backupsPrefix, manifestKey} from '../catalog/key-names.ts';
 import {type Manifest, sealManifest} from '../catalog/manifest.ts';
 import type {RetentionPolicy} from '../catalog/retention.ts';
 import {codecs} from '../compress/codec.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
 import {inspect, requireComplete} from '../dump/inspect.ts';
-import {dumpError, startDump} from '../dump/pg-dump.ts';
+import {dumpEncoding, dumpError, startDump} from '../dump/pg-dump.ts';
 import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
@@ -142,7 +142,7 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     compressedBytes: streamed.compressedBytes,
     objects: [{key: plan.key, size: streamed.sizeBytes, sha256: streamed.sha256, partSize: plan.partSizeBytes}],
     serverVersion: server.version,
-    encoding: server.encoding,
+    encoding: dumpEncoding(server.encoding),
     roles: server.roles,
     pgDumpVersion: pgDump.version.text,
     toolVersion: runtime.toolVersion,
@@ -183,9 +183,14 @@ async function connect(
   const psql = await locatePsql(searchPath);
   const [server] = await Promise.all([
     serverFacts({connection: settings.database, psql, inherited: environment, signal}),
-    store.head('database-backups/'),
+    reach(store),
   ]);
   return {server, pgDump: await locatePgDump(server.major, searchPath)};
+}
+
+/** By a listing, which also says that there is no such bucket; a HEAD of an object can't. */
+async function reach(store: ObjectStore): Promise<void> {
+  for await (const _ of store.list(backupsPrefix)) return;
 }
 
 /** The one pipeline of a backup. The upload is its last function: it sees an error, never a clean end, when a stage fails. */
@@ -196,6 +201,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
     pgDump: plan.pgDump,
     inherited: environment,
     excludeTableData: settings.excludeTableData,
+    encoding: dumpEncoding(plan.server.encoding),
     signal,
   };
   const steps = ['dump', 'compress', 'upload'] as const;
@@ -274,8 +280,11 @@ async function publish(
     const reading = await loadManifest(store, object.key, [sealing]);
     if (reading.is !== 'document') throw unreadableManifest(store, reading.is === 'invalid' ? reading.reason : '');
   } catch (error) {
+    const failure = asBackupError(error);
+    // Another run's manifest, of the same millisecond: what lies there is not ours to remove.
+    if (failure.code === 'OBJECT_EXISTS') throw failure;
     for (const stored of [manifestKey(object.key), object.key]) await store.delete(stored).catch(() => undefined);
-    throw asBackupError(error);
+    throw failure;
   }
 }
 
@@ -304,10 +313,18 @@ async function compareAndPrune(
     if (suspicion && settings.prune) warn('old backups were not deleted, because this one looks unusual');
   } catch (error) {
     const interrupted = interruption(runtime.signal);
-    if (interrupted) throw interrupted;
+    if (interrupted) throw interruptedAfter(manifest, interrupted);
     warn(`the backup is complete, but old backups could not be looked at: ${messageOf(error)}`);
   }
   return {pruned: undefined};
+}
+
+function interruptedAfter(manifest: Manifest, {message, kind}: BackupError): BackupError {
+  return new BackupError(message, {
+    code: 'INTERRUPTED',
+    kind,
+    reason: `the backup is complete (${manifest.objects[0]?.key}), and old backups may not have been deleted`,
+  });
 }
 
 /** What is odd about a backup, next to the last one of the same database. */

@@ -27,6 +27,8 @@ export interface RestoreSettings {
   keys: KeySettings;
   choice: BackupChoice;
   target: Connection;
+  /** Also with a psql that does not know `\restrict`, which could be made to run commands hidden in a dump. */
+  allowUnrestricted: boolean;
 }
 
 /** Asks whether a database that is not empty may be overwritten; false refuses. */
@@ -97,7 +99,9 @@ async function restoreFrom(
   if (missing.length > 0) throw rolesMissing(missing);
   if (!isEmpty(target) && !(await confirm(target, backup))) throw refusal(target);
   if (!knowsRestrict(psql.version)) {
-    warn(`psql ${psql.version.text} does not know \\restrict (CVE-2025-8714): install the newest minor release`);
+    const risk = `psql ${psql.version.text} does not know \\restrict (CVE-2025-8714), and could run commands hidden in a dump`;
+    if (!settings.allowUnrestricted) throw unrestricted(risk);
+    warn(risk);
   }
   const {contents, bytes: dumpBytes} = await load(store, openable, keys, session, runtime);
   const uncountedTables = await hiddenTables(
@@ -131,6 +135,15 @@ function find(store: ObjectStore, choice: BackupChoice, keys: Keyring, {observer
     async () => checkOpenable(store, await findBackup(store, choice, keys), keys),
     ({backup}) => backup.key,
   );
+}
+
+function unrestricted(reason: string): BackupError {
+  return new BackupError('Refused: this psql is not safe to restore with', {
+    code: 'REFUSED',
+    kind: 'refused',
+    reason,
+    hint: 'Install the newest minor release of the PostgreSQL client, or accept the risk with --yes. Nothing was changed.',
+  });
 }
 
 function refusal({address, tables}: TargetFacts): BackupError {
@@ -184,7 +197,7 @@ export async function load(
   return inspector.inspection;
 }
 
-export interface ExtractSettings extends Omit<RestoreSettings, 'target'> {
+export interface ExtractSettings extends Omit<RestoreSettings, 'target' | 'allowUnrestricted'> {
   /** Where the plain SQL goes: a file that does not exist yet, or a stream. It is PHI. */
   output: string | Writable;
 }

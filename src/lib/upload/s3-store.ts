@@ -17,7 +17,14 @@ import {BackupError, interruption} from '../errors.ts';
 import type {Secret} from '../secret.ts';
 import {mostParts, uploadConcurrency} from './part-size.ts';
 import {isNotFound, isNotImplemented, isPreconditionFailed, isTransient, storageError} from './s3-errors.ts';
-import type {GetOptions, ObjectInfo, ObjectStore, PutOptions, UnfinishedUpload} from './store.ts';
+import {
+  type GetOptions,
+  type ObjectInfo,
+  type ObjectStore,
+  type PutOptions,
+  readSmall,
+  type UnfinishedUpload,
+} from './store.ts';
 
 export interface S3Settings {
   endpoint: string;
@@ -147,12 +154,21 @@ export class S3Store implements ObjectStore {
     try {
       await this.#putSmall(key, body, contentType, '*');
     } catch (error) {
-      if (isPreconditionFailed(error)) throw this.#existsError(key);
+      if (isPreconditionFailed(error)) {
+        // A first try whose answer was lost has written it.
+        if (await this.#holds(key, body)) return;
+        throw this.#existsError(key);
+      }
       if (!isNotImplemented(error)) throw storageError(`writing ${key} to ${this.description}`, error);
       // This store has no conditional writes: look first. Not atomic; names with milliseconds make a clash unlikely.
       await this.#refuseExisting(key);
       await this.replace(key, body, contentType);
     }
+  }
+
+  async #holds(key: string, body: Buffer): Promise<boolean> {
+    const stored = await readSmall(this, key, body.length).catch(() => undefined);
+    return stored?.equals(body) ?? false;
   }
 
   async replace(key: string, body: Buffer, contentType = 'application/json'): Promise<void> {
