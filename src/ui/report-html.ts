@@ -138,7 +138,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 60rem; m
 h1 { font-size: 1.5rem; margin-bottom: 0.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .verdict { border-left: 6px solid; padding: 0.6rem 1rem; background: #f4f6f8; }
 .verdict strong { font-size: 1.2rem; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.6rem; border-bottom: 1px solid #d7dde4; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.6rem; border-bottom: 1px solid #d7dde4; }
+td:last-child { overflow-wrap: anywhere; }
 th { white-space: nowrap; font-weight: 600; } .number { text-align: right; white-space: nowrap; }
 .passed { color: #14693a; } .failed { color: #a3161a; } .skipped { color: #6a5a00; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #46515e; } .axis { stroke: #8894a1; }

@@ -29,6 +29,7 @@ const requirements = {
   pigz: commandOfPackage('pigz'),
   zstd: commandOfPackage('zstd'),
   openssl: commandOfPackage('openssl'),
+  chromium: commandOfPackage('chromium'),
   ps: {packages: ['procps'], isPresent: () => hasCommands('ps')},
 } satisfies Record<string, Requirement>;
 
