@@ -20,13 +20,14 @@ export interface Codec {
 const gzipLevel = 1;
 const zstdLevel = 1;
 
-const decompressOptions = {chunkSize: 1 << 18};
+/** Output buffers, in bytes: at Node's 16 KiB every block would come back from the thread pool a dozen times. */
+const chunkSize = 1 << 18;
 
 export const codecs: Readonly<Record<CompressionName, Codec>> = {
   gzip: {
     name: 'gzip',
-    compress: () => compressBlocks((block, done) => gzip(block, {level: gzipLevel, memLevel: 9}, done)),
-    decompress: () => createGunzip(decompressOptions),
+    compress: () => compressBlocks((block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize}, done)),
+    decompress: () => createGunzip({chunkSize}),
   },
   zstd: {
     name: 'zstd',
@@ -34,11 +35,11 @@ export const codecs: Readonly<Record<CompressionName, Codec>> = {
       compressBlocks((block, done) =>
         zstdCompress(
           block,
-          {params: {[constants.ZSTD_c_compressionLevel]: zstdLevel, [constants.ZSTD_c_checksumFlag]: 1}},
+          {chunkSize, params: {[constants.ZSTD_c_compressionLevel]: zstdLevel, [constants.ZSTD_c_checksumFlag]: 1}},
           done,
         ),
       ),
-    decompress: () => createZstdDecompress(decompressOptions),
+    decompress: () => createZstdDecompress({chunkSize}),
   },
 };
 

@@ -3,7 +3,7 @@
  * frames. The library authenticates a frame before it releases any of its plaintext; `FrameCheck` adds what it leaves out.
  */
 
-import {type Duplex, Transform} from 'node:stream';
+import {Duplex, Transform} from 'node:stream';
 import {buildDecrypt} from '@aws-crypto/decrypt-node';
 import {buildEncrypt} from '@aws-crypto/encrypt-node';
 import {AlgorithmSuiteIdentifier, CommitmentPolicy} from '@aws-crypto/material-management-node';
@@ -35,11 +35,41 @@ function keyringOf(key: EncryptionKey): RawAesKeyringNode {
 
 /** A fresh stage that seals what flows through it. */
 export function seal(key: EncryptionKey, context: SealContext): Duplex {
-  return encryptStream(keyringOf(key), {
-    suiteId: AlgorithmSuiteIdentifier.ALG_AES256_GCM_IV12_TAG16_HKDF_SHA512_COMMIT_KEY,
-    frameLength: frameBytes,
-    encryptionContext: contextRecord(context),
+  return undestroyed(
+    encryptStream(keyringOf(key), {
+      suiteId: AlgorithmSuiteIdentifier.ALG_AES256_GCM_IV12_TAG16_HKDF_SHA512_COMMIT_KEY,
+      frameLength: frameBytes,
+      encryptionContext: contextRecord(context),
+    }),
+  );
+}
+
+/**
+ * The same stage, but the library's stream is let go of when this one is destroyed: destroyed half-way, it throws where
+ * nobody can catch (encrypt-node 5.0 calls `pipeline` without a callback), and the process would end.
+ */
+function undestroyed(library: Duplex): Duplex {
+  const stage = new Duplex({
+    readableHighWaterMark: frameBytes,
+    writableHighWaterMark: frameBytes,
+    write(chunk: Buffer, _encoding, done) {
+      if (library.write(chunk)) done();
+      else library.once('drain', () => done());
+    },
+    final(done) {
+      library.end();
+      done();
+    },
+    read() {
+      library.resume();
+    },
   });
+  library.on('data', (sealed: Buffer) => {
+    if (!stage.push(sealed)) library.pause();
+  });
+  library.on('end', () => stage.push(null));
+  library.on('error', (error) => stage.destroy(error));
+  return stage;
 }
 
 /**
