@@ -41,8 +41,6 @@ export type ErrorCode =
   | 'WRONG_KEY'
   | 'MANIFEST_INVALID'
   | 'CONTENTS_DIFFER'
-  | 'VERIFICATION_FAILED'
-  | 'UNHEALTHY'
   | 'REFUSED'
   | 'INTERRUPTED'
   | 'UNEXPECTED';
