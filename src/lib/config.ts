@@ -135,7 +135,7 @@ function readConnection(variable: DatabaseVariable): Reader<Connection> {
   return ({values, problems}) => {
     const url = values[variable];
     if (url === undefined) {
-      problems.push(`${variable} is not set: set it to postgresql://user:password@host:5432/database.`);
+      problems.push(`${variable} is not set: set it to the URL of the database, postgresql://…@host:5432/database.`);
       return undefined;
     }
     const connection = parseConnectionUrl(url);

@@ -104,7 +104,7 @@ export function asBackupError(error: unknown): BackupError {
     code: 'UNEXPECTED',
     kind: 'unexpected',
     reason: messageOf(error),
-    hint: 'Run it again with DEBUG=loma-backup:* and report what it prints.',
+    hint: 'Run it again; if it stays, report the command and all that it printed.',
     cause: error,
   });
 }

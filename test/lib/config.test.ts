@@ -134,7 +134,7 @@ describe('complete settings', () => {
 
 describe('a missing setting is named with its mend', () => {
   it.each<[Need, RegExp]>([
-    ['database', /^DATABASE_URL is not set: set it to postgresql:\/\//],
+    ['database', /^DATABASE_URL is not set: set it to the URL of the database, postgresql:\/\//],
     [
       'store',
       /^R2 is not configured: CLOUDFLARE_R2_ACCOUNT_ID, CLOUDFLARE_R2_ACCESS_KEY_ID, CLOUDFLARE_R2_SECRET_ACCESS_KEY are not set\..*Cloudflare dashboard/,

@@ -38,7 +38,7 @@ describe('an error for people', () => {
 
   it('of anything else that was thrown is an unexpected one', () => {
     expect(errorText(new TypeError('x is not a function'), plainly)).toMatch(
-      /^Error: Unexpected failure\n {2}x is not a function\n.*DEBUG/s,
+      /^Error: Unexpected failure\n {2}x is not a function\n.*report the command/s,
     );
     expect(errorText('just text', plainly)).toMatch(/just text/);
     expect(errorText(undefined, plainly)).toMatch(/Code: UNEXPECTED/);

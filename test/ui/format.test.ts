@@ -104,7 +104,7 @@ describe('text from a database or a bucket', () => {
 
   it.each([
     ['\u001b[2Jevil', '\\x1b[2Jevil'],
-    ['a\nb\r\tc', 'a\\x0ab\\x0d\\x09c'],
+    ['a\nb\r\tc', 'a\\x0ab\\x0d  c'],
     ['\u009b31m\u007f', '\\x9b31m\\x7f'],
     ['Grüße 🩺 "x"', 'Grüße 🩺 "x"'],
   ])('%j is shown as %s', (text, shown) => {

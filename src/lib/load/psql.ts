@@ -12,7 +12,8 @@ export interface ExpectedRows {
   rows: number;
 }
 
-const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-o', '/dev/null'];
+/** Terse: the detail and context of an error quote rows (`Key (ssn)=(…)`, `COPY patients, line 3: …`), which are PHI. */
+const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse', '-o', '/dev/null'];
 
 /**
  * Starts psql for a load. It must be given its own BEGIN and COMMIT (see `forPsql`): input that ends without a COMMIT,
@@ -61,6 +62,14 @@ export async function analyze(session: Session): Promise<void> {
   await query(session, 'ANALYZE;');
 }
 
+/** Takes out the one place where the first line of an error quotes a value: it was in a row. */
+export function withoutValues(message: string): string {
+  return message.replace(
+    /(invalid input [^"\n]*|out of range[^"\n]*|invalid byte [^"\n]*|value )"(?!loma-backup row count)[^\n]*"/g,
+    '$1"…"',
+  );
+}
+
 function loadHint(reason: string): string {
   if (/other objects depend on it/.test(reason)) {
     return 'The target holds objects made after the backup. Restore into a new, empty database: createdb …, then restore --target with its URL.';
@@ -88,7 +97,7 @@ export function loadError(error: unknown, session: Session): BackupError | undef
   if (!failure) return undefined;
   const interrupted = interruption(session.signal);
   if (interrupted) return interrupted;
-  const reason = describeFailure(failure);
+  const reason = withoutValues(describeFailure(failure));
   const rowCount = new RegExp(`${rowCountMark}: (.*?)"?$`, 'm').exec(reason)?.[1];
   return new BackupError('Database restore failed', {
     code: rowCount ? 'RESTORE_INCOMPLETE' : 'RESTORE_FAILED',

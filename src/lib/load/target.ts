@@ -8,7 +8,7 @@ export interface TargetFacts extends ServerFacts {
   tables: number;
   /** By the server's own estimate (`pg_class.reltuples`). */
   approximateRows: number;
-  /** Views, sequences, functions, large objects, schemas that somebody made. */
+  /** Partitioned parents, views, sequences, functions, large objects, schemas that somebody made. */
   otherObjects: number;
 }
 
@@ -20,13 +20,13 @@ const isNotOfExtension = (catalog: string, alias: string) =>
 const targetSql = `
   SELECT pg_catalog.json_build_object(
     'tables', (SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind IN ('r', 'p') AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}),
+      WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}),
     'approximateRows', (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}),
     'otherObjects',
       (SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('v', 'm', 'S', 'f') AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')})
+        WHERE c.relkind IN ('p', 'v', 'm', 'S', 'f') AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')})
       + (SELECT count(*) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
         WHERE ${isUserSchema} AND ${isNotOfExtension('pg_proc', 'p')})
       + (SELECT count(*) FROM pg_catalog.pg_namespace n

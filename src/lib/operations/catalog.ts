@@ -142,7 +142,7 @@ export async function findBackup(store: ObjectStore, choice: BackupChoice, keys:
     throw notFound(
       store,
       listed,
-      `no backup ${JSON.stringify(choice.key)}${parseBackupKey(choice.key) ? '' : ' (and that is no key of a backup)'}`,
+      `no backup ${JSON.stringify(choice.key)}${parseBackupKey(choice.key) || time !== undefined ? '' : ' (and that is no key of a backup)'}`,
     );
   }
   for (const objects of listed) {

@@ -227,7 +227,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   const keys = keyring(settings.keys.current, settings.keys.previous);
   try {
     const openable = await find(stores.backups, settings.choice, keys, runtime);
-    const write = async (sink: Writable) => {
+    const write = async (openSink: () => Writable) => {
       const dump = await openBackup(stores.backups, openable, keys, {
         signal,
         onBytes: (bytes) =>
@@ -237,7 +237,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       observer({type: 'started', step: 'download'});
       const inspector = inspect();
       try {
-        await pipeline([...dump.stages, inspector, sink], signal ? {signal} : {});
+        await pipeline([...dump.stages, inspector, openSink()], signal ? {signal} : {});
         dump.check(inspector.inspection);
       } catch (error) {
         throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
@@ -246,7 +246,9 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       return inspector.inspection;
     };
     const {contents, bytes} =
-      typeof settings.output === 'string' ? await writeFile(settings.output, write) : await write(settings.output);
+      typeof settings.output === 'string'
+        ? await writeFile(settings.output, write)
+        : await write(() => settings.output as Writable);
     return {
       key: openable.backup.key,
       recoveryPoint: openable.backup.startedAt,
@@ -261,7 +263,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
 }
 
 /** Fills a file beside `file` and gives it the name when it is whole; when something fails, no file is left. */
-async function writeFile<T>(file: string, write: (sink: Writable) => Promise<T>): Promise<T> {
+async function writeFile<T>(file: string, write: (openSink: () => Writable) => Promise<T>): Promise<T> {
   if (await stat(file).catch(() => undefined)) {
     throw new BackupError('Refused: the output file exists', {
       code: 'REFUSED',
@@ -272,7 +274,7 @@ async function writeFile<T>(file: string, write: (sink: Writable) => Promise<T>)
   }
   const partial = `${file}.${randomBytes(4).toString('hex')}.partial`;
   try {
-    const result = await write(createWriteStream(partial, {flags: 'wx', mode: 0o600, flush: true}));
+    const result = await write(() => createWriteStream(partial, {flags: 'wx', mode: 0o600, flush: true}));
     await rename(partial, file);
     return result;
   } catch (error) {

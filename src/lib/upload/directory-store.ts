@@ -1,12 +1,20 @@
 /** A directory as an object store: for an offline copy, for a first try, and for CI without an account. */
 import {randomBytes} from 'node:crypto';
 import {createReadStream, createWriteStream} from 'node:fs';
-import {link, mkdir, open, readdir, rename, rmdir, stat, unlink} from 'node:fs/promises';
+import {link, mkdir, open, readdir, readFile, rename, rmdir, stat, unlink} from 'node:fs/promises';
 import path from 'node:path';
 import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {BackupError, codeOf, interruption, messageOf} from '../errors.ts';
-import type {GetOptions, ObjectInfo, ObjectStore, PutOptions, UnfinishedUpload} from './store.ts';
+import type {
+  GetOptions,
+  ObjectInfo,
+  ObjectMetadata,
+  ObjectStore,
+  PutOptions,
+  SmallPutOptions,
+  UnfinishedUpload,
+} from './store.ts';
 
 /** Carries the error of a body through, so that it is not taken for a failure of the disk. */
 class BodyFailed extends Error {
@@ -21,6 +29,15 @@ class BodyFailed extends Error {
 /** What a file is called while it is being written: `.<name>.<random>.partial`. */
 const partialName = /^\.(.+)\.[0-9a-f]{16}\.partial$/;
 
+/** A character that no text uses marks what is a file system's business; a key that holds it is refused. */
+const mark = '\ufffe';
+
+/** Beside an object, its metadata: `.<name>` and the mark. */
+const metadataName = new RegExp(`^\\..+${mark}$`, 's');
+
+/** A longer part of a key is cut and its pieces nested: file systems take 255 bytes, of which `partialName` needs some. */
+const mostNameBytes = 200;
+
 export class DirectoryStore implements ObjectStore {
   readonly description: string;
   readonly #root: string;
@@ -34,7 +51,8 @@ export class DirectoryStore implements ObjectStore {
   async put(key: string, body: Readable, options: PutOptions): Promise<void> {
     let total = 0;
     let bodyError: Error | undefined;
-    await this.#write(key, 'exclusive', options.signal, async (file) => {
+    const mode = options.key === 'replacing' ? 'replacing' : 'exclusive';
+    await this.#write(key, mode, options, async (file) => {
       // The caller's own error, when the body fails: `#write` takes everything else for a failure of the disk.
       body.once('error', (error) => {
         bodyError = error;
@@ -52,19 +70,19 @@ export class DirectoryStore implements ObjectStore {
     });
   }
 
-  async create(key: string, body: Buffer): Promise<void> {
-    await this.#write(key, 'exclusive', undefined, (file) => writeWhole(file, body));
+  async create(key: string, body: Buffer, options?: string | SmallPutOptions): Promise<void> {
+    await this.#write(key, 'exclusive', metadataOf(options), (file) => writeWhole(file, body));
   }
 
-  async replace(key: string, body: Buffer): Promise<void> {
-    await this.#write(key, 'replacing', undefined, (file) => writeWhole(file, body));
+  async replace(key: string, body: Buffer, options?: string | SmallPutOptions): Promise<void> {
+    await this.#write(key, 'replacing', metadataOf(options), (file) => writeWhole(file, body));
   }
 
   /** Writes beside the final name, and gives it the name when it is whole and on the disk. */
   async #write(
     key: string,
     mode: 'exclusive' | 'replacing',
-    signal: AbortSignal | undefined,
+    {signal, metadata}: {signal?: AbortSignal | undefined; metadata?: ObjectMetadata | undefined},
     fill: (file: string) => Promise<void>,
   ): Promise<void> {
     const target = this.#pathOf(key);
@@ -75,11 +93,17 @@ export class DirectoryStore implements ObjectStore {
       if (mode === 'exclusive' && (await this.head(key))) throw this.#existsError(key);
       await fill(partial);
       if (mode === 'replacing') {
+        // Without metadata for a moment, never with those of another object.
+        await this.#unlinkIfThere(metadataFile(target));
         await rename(partial, target);
       } else {
         // A link fails where a rename would overwrite.
         await link(partial, target);
         await unlink(partial);
+      }
+      if (metadata) {
+        await writeWhole(partial, Buffer.from(JSON.stringify(metadata)));
+        await rename(partial, metadataFile(target));
       }
       await syncFolder(folder);
     } catch (error) {
@@ -96,8 +120,10 @@ export class DirectoryStore implements ObjectStore {
 
   async head(key: string): Promise<ObjectInfo | undefined> {
     try {
-      const facts = await stat(this.#pathOf(key));
-      return facts.isFile() ? {key, sizeBytes: facts.size, modifiedAt: facts.mtime} : undefined;
+      const file = this.#pathOf(key);
+      const facts = await stat(file);
+      if (!facts.isFile()) return undefined;
+      return {key, sizeBytes: facts.size, modifiedAt: facts.mtime, metadata: await readMetadata(metadataFile(file))};
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
       throw this.#error(`looking at ${key}`, error);
@@ -131,29 +157,32 @@ export class DirectoryStore implements ObjectStore {
   }
 
   async *list(prefix: string): AsyncGenerator<ObjectInfo> {
-    for (const key of (await this.#files(prefix)).filter((name) => !partialName.test(path.posix.basename(name)))) {
-      const info = await this.head(key);
-      if (info) yield info;
+    for (const {key, file} of await this.#files(prefix)) {
+      const name = path.basename(file);
+      if (partialName.test(name) || metadataName.test(name)) continue;
+      const facts = await stat(path.join(this.#root, file)).catch(() => undefined);
+      if (facts) yield {key, sizeBytes: facts.size, modifiedAt: facts.mtime};
     }
   }
 
   async delete(key: string): Promise<void> {
+    await this.#unlinkIfThere(metadataFile(this.#pathOf(key)));
     await this.#remove(this.#pathOf(key), `deleting ${key}`);
   }
 
   async *unfinishedUploads(prefix: string): AsyncGenerator<UnfinishedUpload> {
     const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
-    for (const name of await this.#files(folder)) {
-      const match = partialName.exec(path.posix.basename(name));
+    for (const {file} of await this.#files(folder)) {
+      const match = partialName.exec(path.basename(file));
       if (!match) continue;
-      const key = path.posix.join(path.posix.dirname(name), match[1] ?? '');
-      const facts = await stat(path.join(this.#root, name)).catch(() => undefined);
-      if (facts && key.startsWith(prefix)) yield {key, id: name, startedAt: facts.mtime};
+      const key = keyOf(path.join(path.dirname(file), match[1] ?? ''));
+      const facts = await stat(path.join(this.#root, file)).catch(() => undefined);
+      if (facts && key.startsWith(prefix)) yield {key, id: file, startedAt: facts.mtime};
     }
   }
 
   async abortUpload({key, id}: UnfinishedUpload): Promise<void> {
-    await this.#remove(this.#pathOf(id), `removing the unfinished ${key}`);
+    await this.#remove(this.#inside(id, id), `removing the unfinished ${key}`);
   }
 
   async #remove(file: string, doing: string): Promise<void> {
@@ -163,6 +192,14 @@ export class DirectoryStore implements ObjectStore {
       if (codeOf(error) !== 'ENOENT') throw this.#error(doing, error);
     }
     await this.#removeEmptyFolders(path.dirname(file));
+  }
+
+  async #unlinkIfThere(file: string): Promise<void> {
+    try {
+      await unlink(file);
+    } catch (error) {
+      if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw this.#error(`removing ${file}`, error);
+    }
   }
 
   /** Folders stand for nothing in an object store: one without files goes. */
@@ -176,16 +213,17 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
-  /** Keys of all files whose key begins with the prefix, sorted as a bucket sorts them: by bytes. */
-  async #files(prefix: string): Promise<string[]> {
+  /** All files, of ours too, whose key begins with the prefix, sorted as a bucket sorts them: by the bytes of the key. */
+  async #files(prefix: string): Promise<{key: string; file: string}[]> {
     const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
     try {
-      const entries = await readdir(path.join(this.#root, folder), {recursive: true, withFileTypes: true});
+      const entries = await readdir(path.join(this.#root, nested(folder)), {recursive: true, withFileTypes: true});
       return entries
         .filter((entry) => entry.isFile())
-        .map((entry) => path.relative(this.#root, path.join(entry.parentPath, entry.name)).split(path.sep).join('/'))
-        .filter((key) => key.startsWith(prefix))
-        .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+        .map((entry) => path.relative(this.#root, path.join(entry.parentPath, entry.name)))
+        .map((file) => ({file, key: keyOf(file)}))
+        .filter(({key}) => key.startsWith(prefix))
+        .sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return [];
       throw this.#error(`listing ${this.description}`, error);
@@ -194,7 +232,12 @@ export class DirectoryStore implements ObjectStore {
 
   /** @throws BackupError STORAGE_FAILED for a key that leads out of the directory */
   #pathOf(key: string): string {
-    const file = path.resolve(this.#root, key);
+    if (!key.includes(mark)) return this.#inside(nested(key), key);
+    throw this.#error(`using the key ${JSON.stringify(key)}`, new Error('it holds the character U+FFFE'));
+  }
+
+  #inside(relative: string, key: string): string {
+    const file = path.resolve(this.#root, relative);
     if (file.startsWith(this.#root + path.sep) && !key.includes('\0')) return file;
     throw this.#error(`using the key ${JSON.stringify(key)}`, new Error('it leads out of the directory'));
   }
@@ -223,6 +266,50 @@ export class DirectoryStore implements ObjectStore {
       cause: error,
     });
   }
+}
+
+function metadataFile(file: string): string {
+  return path.join(path.dirname(file), `.${path.basename(file)}${mark}`);
+}
+
+function metadataOf(options: string | SmallPutOptions = {}): {metadata?: ObjectMetadata | undefined} {
+  return typeof options === 'string' ? {} : {metadata: options.metadata};
+}
+
+/** What is no metadata of ours counts as none: nobody believes them unchecked. */
+async function readMetadata(file: string): Promise<ObjectMetadata> {
+  try {
+    const json: unknown = JSON.parse(await readFile(file, 'utf8'));
+    if (typeof json !== 'object' || json === null) return {};
+    return Object.fromEntries(Object.entries(json).filter((entry) => typeof entry[1] === 'string'));
+  } catch {
+    return {};
+  }
+}
+
+/** What `nested` made of a key, back again. */
+function keyOf(file: string): string {
+  return file.split(path.sep).join('/').replaceAll(`${mark}/`, '');
+}
+
+/** The key with its long parts cut into nested pieces, each but the last with the mark at its end. */
+function nested(key: string): string {
+  if (Buffer.byteLength(key) <= mostNameBytes) return key;
+  return key.split('/').map(nestedPart).join('/');
+}
+
+function nestedPart(part: string): string {
+  const pieces = [''];
+  let bytes = 0;
+  for (const character of part) {
+    bytes += Buffer.byteLength(character);
+    if (bytes > mostNameBytes) {
+      pieces.push('');
+      bytes = Buffer.byteLength(character);
+    }
+    pieces[pieces.length - 1] += character;
+  }
+  return pieces.join(`${mark}/`);
 }
 
 async function writeWhole(file: string, body: Buffer): Promise<void> {

@@ -23,6 +23,7 @@ import {
   type ObjectStore,
   type PutOptions,
   readSmall,
+  type SmallPutOptions,
   type UnfinishedUpload,
 } from './store.ts';
 
@@ -61,6 +62,8 @@ export class S3Store implements ObjectStore {
   readonly description: string;
   readonly #client: S3Client;
   readonly #bucket: string;
+  /** False when the store has said that it knows none (OpenStack Swift): then it is not asked again. */
+  #hasConditionalWrites = true;
 
   constructor(client: S3Client, bucket: string, description: string) {
     this.#client = client;
@@ -69,8 +72,8 @@ export class S3Store implements ObjectStore {
   }
 
   async put(key: string, body: Readable, options: PutOptions): Promise<void> {
-    const {signal, onBytes} = options;
-    await this.#refuseExisting(key);
+    const {signal, onBytes, key: whose = 'own'} = options;
+    if (whose !== 'replacing') await this.#refuseExisting(key);
     let sentBytes = 0;
     let parts = 0;
     const upload = new Upload({
@@ -82,9 +85,10 @@ export class S3Store implements ObjectStore {
           sentBytes += length;
         }),
         ContentType: options.contentType ?? 'application/octet-stream',
+        ...(options.metadata ? {Metadata: {...options.metadata}} : {}),
       },
       partSize: options.partSizeBytes,
-      queueSize: uploadConcurrency(options.partSizeBytes),
+      queueSize: options.concurrency ?? uploadConcurrency(options.partSizeBytes),
     });
     upload.on('httpUploadProgress', ({loaded, part}) => {
       parts = Math.max(parts, part ?? 0);
@@ -101,12 +105,15 @@ export class S3Store implements ObjectStore {
     try {
       if (signal?.aborted) throw signal.reason;
       await upload.done();
-      await this.#checkStored(key, sentBytes, parts);
+      await this.#checkStored(key, sentBytes, parts, whose === 'own');
       if (signal?.aborted) throw signal.reason;
     } catch (error) {
       const bodyError = body.errored;
       body.destroy();
-      await this.#removeRemainsOf(key);
+      if (whose === 'own') await this.#removeRemainsOf(key);
+      // The library aborts it, and has left parts behind at times (aws-sdk-js-v3 #8299).
+      else if (upload.uploadId)
+        await this.abortUpload({key, id: upload.uploadId, startedAt: new Date()}).catch(() => undefined);
       throw interruption(signal) ?? bodyError ?? storageError(`uploading ${key} to ${this.description}`, error);
     } finally {
       clearTimeout(giveUp);
@@ -128,10 +135,10 @@ export class S3Store implements ObjectStore {
   }
 
   /** Old versions of lib-storage resolved with parts missing: believe the bucket, not the library. */
-  async #checkStored(key: string, sentBytes: number, parts: number): Promise<void> {
+  async #checkStored(key: string, sentBytes: number, parts: number, isOwn: boolean): Promise<void> {
     const stored = await this.head(key);
     if (stored?.sizeBytes === sentBytes && parts <= mostParts) return;
-    await this.delete(key).catch(() => undefined);
+    if (isOwn) await this.delete(key).catch(() => undefined);
     throw new Error(`${stored?.sizeBytes ?? 0} bytes are stored of ${sentBytes} that were sent`);
   }
 
@@ -150,9 +157,15 @@ export class S3Store implements ObjectStore {
     }
   }
 
-  async create(key: string, body: Buffer, contentType = 'application/json'): Promise<void> {
+  async create(key: string, body: Buffer, options: string | SmallPutOptions = {}): Promise<void> {
+    if (!this.#hasConditionalWrites) {
+      // Not atomic; names with milliseconds make a clash unlikely.
+      await this.#refuseExisting(key);
+      await this.replace(key, body, options);
+      return;
+    }
     try {
-      await this.#putSmall(key, body, contentType, '*');
+      await this.#putSmall(key, body, options, '*');
     } catch (error) {
       if (isPreconditionFailed(error)) {
         // A first try whose answer was lost has written it.
@@ -160,9 +173,8 @@ export class S3Store implements ObjectStore {
         throw this.#existsError(key);
       }
       if (!isNotImplemented(error)) throw storageError(`writing ${key} to ${this.description}`, error);
-      // This store has no conditional writes: look first. Not atomic; names with milliseconds make a clash unlikely.
-      await this.#refuseExisting(key);
-      await this.replace(key, body, contentType);
+      this.#hasConditionalWrites = false;
+      await this.create(key, body, options);
     }
   }
 
@@ -171,21 +183,23 @@ export class S3Store implements ObjectStore {
     return stored?.equals(body) ?? false;
   }
 
-  async replace(key: string, body: Buffer, contentType = 'application/json'): Promise<void> {
+  async replace(key: string, body: Buffer, options: string | SmallPutOptions = {}): Promise<void> {
     try {
-      await this.#putSmall(key, body, contentType);
+      await this.#putSmall(key, body, options);
     } catch (error) {
       throw storageError(`writing ${key} to ${this.description}`, error);
     }
   }
 
-  async #putSmall(key: string, body: Buffer, contentType: string, ifNoneMatch?: '*'): Promise<void> {
+  async #putSmall(key: string, body: Buffer, options: string | SmallPutOptions, ifNoneMatch?: '*'): Promise<void> {
+    const {contentType = 'application/json', metadata} = typeof options === 'string' ? {contentType: options} : options;
     await this.#client.send(
       new PutObjectCommand({
         Bucket: this.#bucket,
         Key: key,
         Body: body,
         ContentType: contentType,
+        ...(metadata ? {Metadata: {...metadata}} : {}),
         ...(ifNoneMatch ? {IfNoneMatch: ifNoneMatch} : {}),
       }),
     );
@@ -194,7 +208,12 @@ export class S3Store implements ObjectStore {
   async head(key: string): Promise<ObjectInfo | undefined> {
     try {
       const answer = await this.#client.send(new HeadObjectCommand({Bucket: this.#bucket, Key: key}));
-      return {key, sizeBytes: answer.ContentLength ?? 0, modifiedAt: answer.LastModified ?? new Date(0)};
+      return {
+        key,
+        sizeBytes: answer.ContentLength ?? 0,
+        modifiedAt: answer.LastModified ?? new Date(0),
+        metadata: answer.Metadata ?? {},
+      };
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw storageError(`looking at ${key} in ${this.description}`, error);
@@ -293,12 +312,14 @@ export class S3Store implements ObjectStore {
           new ListObjectsV2Command({
             Bucket: this.#bucket,
             Prefix: prefix,
+            EncodingType: 'url',
             ...(token ? {ContinuationToken: token} : {}),
           }),
         ),
       );
       for (const {Key, Size, LastModified} of page.Contents ?? []) {
-        if (Key !== undefined) yield {key: Key, sizeBytes: Size ?? 0, modifiedAt: LastModified ?? new Date(0)};
+        if (Key !== undefined)
+          yield {key: listedKey(Key, page.EncodingType), sizeBytes: Size ?? 0, modifiedAt: LastModified ?? new Date(0)};
       }
       token = page.IsTruncated ? page.NextContinuationToken : undefined;
     } while (token);
@@ -314,12 +335,17 @@ export class S3Store implements ObjectStore {
     let marker: {KeyMarker?: string | undefined; UploadIdMarker?: string | undefined} | undefined;
     do {
       const page = await this.#ask(`listing unfinished uploads of ${this.description}`, () =>
-        this.#client.send(new ListMultipartUploadsCommand({Bucket: this.#bucket, Prefix: prefix, ...marker})),
+        this.#client.send(
+          new ListMultipartUploadsCommand({Bucket: this.#bucket, Prefix: prefix, EncodingType: 'url', ...marker}),
+        ),
       );
       for (const {Key, UploadId, Initiated} of page.Uploads ?? []) {
-        if (Key && UploadId) yield {key: Key, id: UploadId, startedAt: Initiated ?? new Date(0)};
+        if (Key && UploadId)
+          yield {key: listedKey(Key, page.EncodingType), id: UploadId, startedAt: Initiated ?? new Date(0)};
       }
-      marker = page.IsTruncated ? {KeyMarker: page.NextKeyMarker, UploadIdMarker: page.NextUploadIdMarker} : undefined;
+      const {NextKeyMarker: next, NextUploadIdMarker: UploadIdMarker} = page;
+      const KeyMarker = next === undefined ? undefined : listedKey(next, page.EncodingType);
+      marker = page.IsTruncated ? {KeyMarker, UploadIdMarker} : undefined;
     } while (marker);
   }
 
@@ -339,6 +365,11 @@ export class S3Store implements ObjectStore {
       throw storageError(doing, error);
     }
   }
+}
+
+/** XML cannot hold every character that a key can (newlines, control characters): a listing is asked for in URL encoding. */
+function listedKey(key: string, encoding: string | undefined): string {
+  return encoding === 'url' ? decodeURIComponent(key.replaceAll('+', ' ')) : key;
 }
 
 /** The same bytes, as the kind of stream that lib-storage takes, with each chunk's length reported. */

@@ -5,7 +5,15 @@ export interface ObjectInfo {
   key: string;
   sizeBytes: number;
   modifiedAt: Date;
+  /** What was stored with it; `head` tells, a listing does not. */
+  metadata?: ObjectMetadata;
 }
+
+/**
+ * Kept with an object and replaced with it: names in lower case, letters, digits and hyphens; values ASCII, at most 256
+ * bytes each (Swift's limit), all together 8,192 (S3's and R2's) or less. Whoever may write to the bucket may change them.
+ */
+export type ObjectMetadata = Readonly<Record<string, string>>;
 
 export interface UnfinishedUpload {
   key: string;
@@ -18,9 +26,24 @@ export interface PutOptions {
   /** Size of every part but the last, in bytes. */
   partSizeBytes: number;
   contentType?: string;
+  metadata?: ObjectMetadata;
+  /**
+   * Whose the key is. `own`, by default: this upload's alone, and whatever is under it after a failure is removed.
+   * `shared`: another run may store the same object: after a failure only this upload's own parts are removed.
+   * `replacing`: as `shared`, and the object that may be there is replaced when the new one is whole.
+   */
+  key?: 'own' | 'shared' | 'replacing';
+  /** Parts under way at once; by default what the store thinks right for one upload. */
+  concurrency?: number;
   signal?: AbortSignal | undefined;
   /** Is told the running total of bytes that are stored. */
   onBytes?: (total: number) => void;
+}
+
+export interface SmallPutOptions {
+  /** `application/json` by default. */
+  contentType?: string;
+  metadata?: ObjectMetadata;
 }
 
 export interface GetOptions {
@@ -42,18 +65,19 @@ export interface ObjectStore {
   /**
    * Stores a stream of unknown length. The object is visible as a whole or not at all: when the body or the upload
    * fails, nothing of it stays behind. The size is checked after completing.
-   * @throws OBJECT_EXISTS when there is an object of that key (looked at before the start)
+   * @throws OBJECT_EXISTS when there is an object of that key (looked at before the start), unless it is to be replaced
    */
   put(key: string, body: Readable, options: PutOptions): Promise<void>;
 
   /**
-   * Stores a small object if there is none of that key, atomically where the store can.
+   * Stores a small object if there is none of that key, atomically where the store can. A string as options is the
+   * content type.
    * @throws OBJECT_EXISTS
    */
-  create(key: string, body: Buffer, contentType?: string): Promise<void>;
+  create(key: string, body: Buffer, options?: string | SmallPutOptions): Promise<void>;
 
   /** Stores a small object, in place of the one that may be there. */
-  replace(key: string, body: Buffer, contentType?: string): Promise<void>;
+  replace(key: string, body: Buffer, options?: string | SmallPutOptions): Promise<void>;
 
   /** Undefined when there is no such object. */
   head(key: string): Promise<ObjectInfo | undefined>;
