@@ -2,18 +2,12 @@ import {Args, Flags} from '@oclif/core';
 import {BaseCommand} from '../base-command.ts';
 import {choiceOf} from '../flags.ts';
 import type {Backup} from '../lib/catalog/backups.ts';
+import {defaultRetention} from '../lib/catalog/retention.ts';
 import {BackupError} from '../lib/errors.ts';
 import type {BackupChoice} from '../lib/operations/catalog.ts';
+import {type ExtractResult, extract, extractSteps} from '../lib/operations/extract.ts';
 import {list} from '../lib/operations/list.ts';
-import {
-  type Confirm,
-  type ExtractResult,
-  extract,
-  extractSteps,
-  type RestoreResult,
-  restore,
-  restoreSteps,
-} from '../lib/operations/restore.ts';
+import {type Confirm, type RestoreResult, restore, restoreSteps} from '../lib/operations/restore.ts';
 import {confirmOverwrite} from '../ui/confirm.ts';
 import {extractSummary, listTable, restoreSummary} from '../ui/summary.ts';
 
@@ -49,6 +43,9 @@ export default class Restore extends BaseCommand {
       helpValue: 'FILE',
     }),
     yes: Flags.boolean({char: 'y', description: 'Overwrite a target that is not empty without asking.'}),
+    'no-safety-backup': Flags.boolean({
+      description: 'Do not back up a target that is not empty (label pre-restore) before it is overwritten.',
+    }),
     list: Flags.boolean({
       description: 'List the backups, as `list` does.',
       exclusive: ['latest', 'at', 'target', 'output'],
@@ -60,7 +57,7 @@ export default class Restore extends BaseCommand {
     if (flags.list) return this.#list();
     const choice = choiceOf(args.key, flags.latest === true, flags.at);
     if (flags.output !== undefined) return this.#extract(choice, flags.output);
-    return this.#restore(choice, flags.target, flags.yes === true);
+    return this.#restore(choice, flags.target, flags.yes === true, flags['no-safety-backup'] !== true);
   }
 
   async #list(): Promise<{backups: Backup[]}> {
@@ -69,15 +66,32 @@ export default class Restore extends BaseCommand {
     return {backups};
   }
 
-  async #restore(choice: BackupChoice, target: string | undefined, yes: boolean): Promise<RestoreResult> {
-    const {database, ...settings} = this.settings(['database', 'store', 'keys'], {DATABASE_URL: target});
+  async #restore(
+    choice: BackupChoice,
+    target: string | undefined,
+    yes: boolean,
+    safety: boolean,
+  ): Promise<RestoreResult> {
+    const {database, compression, ...settings} = this.settings(['database', 'store', 'keys', 'compression'], {
+      DATABASE_URL: target,
+    });
     const confirm: Confirm = async (facts, backup) => {
       if (yes) return true;
       await this.idle();
       return confirmOverwrite(facts, backup.key, {input: process.stdin, output: process.stderr}, this.signal);
     };
     const result = await this.observe(restoreSteps, (runtime) =>
-      restore({...settings, choice, target: database, allowUnrestricted: yes}, confirm, runtime),
+      restore(
+        {
+          ...settings,
+          choice,
+          target: database,
+          allowUnrestricted: yes,
+          safetyBackup: safety ? {compression, retention: defaultRetention} : undefined,
+        },
+        confirm,
+        runtime,
+      ),
     );
     this.report(restoreSummary(result));
     return result;

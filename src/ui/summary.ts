@@ -2,8 +2,9 @@
 import chalk from 'chalk';
 import type {Backup} from '../lib/catalog/backups.ts';
 import type {BackupResult} from '../lib/operations/backup.ts';
+import type {ExtractResult} from '../lib/operations/extract.ts';
 import type {PruneResult} from '../lib/operations/prune.ts';
-import type {ExtractResult, RestoreResult} from '../lib/operations/restore.ts';
+import type {RestoreResult} from '../lib/operations/restore.ts';
 import type {StatusResult} from '../lib/operations/status.ts';
 import type {VerifyResult} from '../lib/operations/verify.ts';
 import {formatAge, formatBytes, formatCount, formatDuration, formatReduction, formatTime, printable} from './format.ts';
@@ -51,6 +52,9 @@ export function restoreSummary(result: RestoreResult): string {
     ['Backup key', result.key],
     ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],
     ['Target', result.target],
+    ...(result.safetyBackup
+      ? ([['Before it', `the target was backed up: ${result.safetyBackup}`]] as [string, string][])
+      : []),
     ['Restored', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}; ${counted}`],
     ['Duration', formatDuration(result.durationMs)],
   ]);

@@ -131,7 +131,7 @@ describe('a good backup', () => {
     store = await testStore('directory');
     await takeBackup();
     const [name = ''] = await store.keys();
-    const {extract} = await import('../../src/lib/operations/restore.ts');
+    const {extract} = await import('../../src/lib/operations/extract.ts');
     const file = path.join(store.folder, 'plain.sql');
     await extract(
       {store: store.settings, keys: keySettings(key), choice: {by: 'key', key: name}, output: file},

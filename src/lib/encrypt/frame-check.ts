@@ -1,6 +1,6 @@
 import {BackupError} from '../errors.ts';
-import type {EncryptionKey} from './keys.ts';
-import {longestHeader, type MessageHeader, parseHeader} from './message-header.ts';
+import {keyNamespace, type OpeningKey, recoveryNamespace} from './keys.ts';
+import {longestHeader, type MessageHeader, parseHeader, type WrappedKey} from './message-header.ts';
 
 /** What every sealed object says about itself, authenticated with it. */
 export interface SealContext {
@@ -17,9 +17,6 @@ export function contextRecord(context: SealContext): Record<string, string> {
   return {format, 'object-key': context.objectKey, compression: context.compression, content: context.content};
 }
 
-/** Namespace of the wrapping keys in a sealed object; their names are fingerprints. */
-export const keyNamespace = 'loma-backup';
-
 export function integrityError(what: string, reason: string): BackupError {
   return new BackupError('Decryption failed', {
     code: 'DECRYPTION_FAILED',
@@ -29,19 +26,41 @@ export function integrityError(what: string, reason: string): BackupError {
   });
 }
 
+const namespaceOf = (key: OpeningKey) => (key.is === 'recovery' ? recoveryNamespace : keyNamespace);
+
+/** The keys at hand that one of the wrapped keys names. */
+export function fittingKeys(keys: readonly OpeningKey[], wrappedKeys: readonly WrappedKey[]): OpeningKey[] {
+  return keys.filter((key) =>
+    wrappedKeys.some(({namespace, name}) => namespace === namespaceOf(key) && name === key.fingerprint),
+  );
+}
+
+export function wrongKey(what: string, wanted: string, keys: readonly OpeningKey[]): BackupError {
+  const held = keys.map((key) => (key.is === 'recovery' ? `recovery key ${key.fingerprint}` : key.fingerprint));
+  return new BackupError('Decryption failed', {
+    code: 'WRONG_KEY',
+    kind: 'integrity',
+    reason: `${what} is encrypted with key ${wanted}, you have ${held.join(', ')}`,
+    hint: 'Set PHI_ENCRYPTION_KEY to the key with that fingerprint, or add it to PHI_ENCRYPTION_KEYS_PREVIOUS.',
+  });
+}
+
 /**
  * Refuses an object that no key of ours opens, or that is another object than its name says.
+ * @param more wrapped keys that are kept beside the object
  * @throws BackupError WRONG_KEY or DECRYPTION_FAILED
  */
-export function checkHeader(header: MessageHeader, keys: readonly EncryptionKey[], expected: SealContext): void {
-  const wanted = header.wrappedKeys.filter(({namespace}) => namespace === keyNamespace).map(({name}) => name);
-  if (!keys.some((key) => wanted.includes(key.fingerprint))) {
-    throw new BackupError('Decryption failed', {
-      code: 'WRONG_KEY',
-      kind: 'integrity',
-      reason: `${expected.objectKey} is encrypted with key ${wanted.join(' or ') || '(none of ours)'}, you have ${keys.map((key) => key.fingerprint).join(', ')}`,
-      hint: 'Set PHI_ENCRYPTION_KEY to the key with that fingerprint, or add it to PHI_ENCRYPTION_KEYS_PREVIOUS.',
-    });
+export function checkHeader(
+  header: MessageHeader,
+  keys: readonly OpeningKey[],
+  expected: SealContext,
+  more: readonly WrappedKey[] = [],
+): void {
+  const wrappedKeys = [...header.wrappedKeys, ...more];
+  if (fittingKeys(keys, wrappedKeys).length === 0) {
+    const ours = wrappedKeys.filter(({namespace}) => [keyNamespace, recoveryNamespace].includes(namespace));
+    const names = ours.map(({namespace, name}) => (namespace === keyNamespace ? name : `recovery key ${name}`));
+    throw wrongKey(expected.objectKey, names.join(' or ') || '(none of ours)', keys);
   }
   for (const [name, value] of Object.entries(contextRecord(expected))) {
     const actual = header.context[name];

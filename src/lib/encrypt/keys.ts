@@ -1,19 +1,49 @@
 /** The keys that seal and open backups, and the fingerprints they are told apart by. */
-import {createHash, hkdfSync} from 'node:crypto';
+import {createHash, createPrivateKey, createPublicKey, hkdfSync, type KeyObject, randomBytes} from 'node:crypto';
+import {BackupError} from '../errors.ts';
 import type {Secret} from '../secret.ts';
+
+/** Namespaces of the wrapping keys in a sealed object; their names are fingerprints. */
+export const keyNamespace = 'loma-backup';
+export const recoveryNamespace = 'loma-backup-recovery';
 
 /** A 256-bit key with its public fingerprint. */
 export interface EncryptionKey {
+  is?: 'key';
   /** The first 16 hex digits of the SHA-256 of the key: tells keys apart and gives nothing away. */
   fingerprint: string;
   /** A fresh copy of the 32 bytes; whoever takes it may wipe it. */
   bytes(): Buffer;
 }
 
-/** The keys in use: `current` seals and opens, `previous` only open. */
-export interface Keyring {
-  current: EncryptionKey;
+/** The recovery key's public half: every data key is wrapped under it, too. */
+export interface RecoveryPublicKey {
+  /** The first 16 hex digits of the SHA-256 of the public key (DER, SubjectPublicKeyInfo). */
+  fingerprint: string;
+  publicKey: KeyObject;
+}
+
+/** Its private half, from the safe. */
+export interface RecoveryPrivateKey {
+  is: 'recovery';
+  fingerprint: string;
+  privateKey: KeyObject;
+}
+
+/** Whatever opens a backup. */
+export type OpeningKey = EncryptionKey | RecoveryPrivateKey;
+
+/** The keys at hand to read with. */
+export interface ReadingKeys {
+  /** Undefined where it is lost, and the recovery key stands in for it. */
+  current?: EncryptionKey | undefined;
   previous: readonly EncryptionKey[];
+  recovery?: RecoveryPrivateKey | undefined;
+}
+
+/** The keys in use: `current` seals and opens, `previous` only open. */
+export interface Keyring extends ReadingKeys {
+  current: EncryptionKey;
 }
 
 export function encryptionKey(hex: Secret): EncryptionKey {
@@ -25,9 +55,52 @@ export function keyring(current: Secret, previous: readonly Secret[] = []): Keyr
   return {current: encryptionKey(current), previous: previous.map(encryptionKey)};
 }
 
-/** All keys that may open something, the current one first. */
-export function allKeys(keys: Keyring): readonly EncryptionKey[] {
-  return [keys.current, ...keys.previous];
+/** A new key: 32 bytes of the system's random generator, as 64 hex characters. */
+export function newEncryptionKey(): string {
+  return randomBytes(32).toString('hex');
+}
+
+function fingerprintOf(publicKey: KeyObject): string {
+  return createHash('sha256')
+    .update(publicKey.export({type: 'spki', format: 'der'}))
+    .digest('hex')
+    .slice(0, 16);
+}
+
+/** @param pem as the settings hold it, where it was checked */
+export function recoveryPublicKey(pem: string): RecoveryPublicKey {
+  const publicKey = createPublicKey(pem);
+  return {fingerprint: fingerprintOf(publicKey), publicKey};
+}
+
+/** @throws BackupError CONFIGURATION_INVALID for what is no RSA private key, or another passphrase */
+export function recoveryPrivateKey(pem: Secret, passphrase: Secret | undefined): RecoveryPrivateKey {
+  try {
+    const privateKey = createPrivateKey({key: pem.reveal(), passphrase: passphrase?.reveal() ?? ''});
+    if (privateKey.asymmetricKeyType !== 'rsa') throw new Error(`it is of type ${privateKey.asymmetricKeyType}`);
+    return {is: 'recovery', fingerprint: fingerprintOf(createPublicKey(privateKey)), privateKey};
+  } catch (error) {
+    const needsPassphrase = /ENCRYPTED/.test(pem.reveal().slice(0, 200));
+    throw new BackupError('The recovery key cannot be used', {
+      code: 'CONFIGURATION_INVALID',
+      kind: 'configuration',
+      reason: needsPassphrase
+        ? 'its passphrase is another one, or the file was altered'
+        : 'it is no RSA private key in PEM form',
+      hint: 'It begins with -----BEGIN PRIVATE KEY----- or -----BEGIN ENCRYPTED PRIVATE KEY-----; the passphrase is asked for, or LOMA_BACKUP_RECOVERY_PASSPHRASE.',
+      cause: error,
+    });
+  }
+}
+
+/** All symmetric keys that may open something, the current one first. */
+export function allKeys(keys: ReadingKeys): readonly EncryptionKey[] {
+  return [...(keys.current ? [keys.current] : []), ...keys.previous];
+}
+
+/** Everything that may open a sealed object. */
+export function openingKeys(keys: ReadingKeys): readonly OpeningKey[] {
+  return [...allKeys(keys), ...(keys.recovery ? [keys.recovery] : [])];
 }
 
 /**

@@ -6,11 +6,12 @@
 import {Duplex, Transform} from 'node:stream';
 import {buildDecrypt} from '@aws-crypto/decrypt-node';
 import {buildEncrypt} from '@aws-crypto/encrypt-node';
-import {AlgorithmSuiteIdentifier, CommitmentPolicy} from '@aws-crypto/material-management-node';
-import {RawAesKeyringNode, RawAesWrappingSuiteIdentifier} from '@aws-crypto/raw-aes-keyring-node';
+import {CommitmentPolicy} from '@aws-crypto/material-management-node';
 import {messageOf} from '../errors.ts';
-import {checkHeader, contextRecord, FrameCheck, integrityError, keyNamespace, type SealContext} from './frame-check.ts';
-import type {EncryptionKey} from './keys.ts';
+import {newDataKey, openingKeyring, suiteId, wrappingKeyring} from './data-key.ts';
+import {checkHeader, contextRecord, FrameCheck, fittingKeys, integrityError, type SealContext} from './frame-check.ts';
+import type {EncryptionKey, OpeningKey, RecoveryPublicKey} from './keys.ts';
+import type {WrappedKey} from './message-header.ts';
 
 export {checkHeader, type SealContext} from './frame-check.ts';
 
@@ -23,21 +24,22 @@ const {decryptUnsignedMessageStream} = buildDecrypt({
   maxEncryptedDataKeys: 16,
 });
 
-function keyringOf(key: EncryptionKey): RawAesKeyringNode {
-  return new RawAesKeyringNode({
-    keyNamespace,
-    keyName: key.fingerprint,
-    wrappingSuite: RawAesWrappingSuiteIdentifier.AES256_GCM_IV12_TAG16_NO_PADDING,
-    // The library wipes the array it is given, and wants one of its own, not a view of a pool.
-    unencryptedMasterKey: new Uint8Array(key.bytes()),
-  });
+export interface SealOptions {
+  /** Wraps the data key a second time. */
+  recovery?: RecoveryPublicKey | undefined;
+  /** 32 random bytes for this object alone; made here, unless the caller has to know it, too. */
+  dataKey?: Buffer | undefined;
 }
 
 /** A fresh stage that seals what flows through it. */
-export function seal(key: EncryptionKey, context: SealContext): Duplex {
+export function seal(
+  key: EncryptionKey,
+  context: SealContext,
+  {recovery, dataKey = newDataKey()}: SealOptions = {},
+): Duplex {
   return undestroyed(
-    encryptStream(keyringOf(key), {
-      suiteId: AlgorithmSuiteIdentifier.ALG_AES256_GCM_IV12_TAG16_HKDF_SHA512_COMMIT_KEY,
+    encryptStream(wrappingKeyring({key, recovery}, dataKey), {
+      suiteId,
       frameLength: frameBytes,
       encryptionContext: contextRecord(context),
     }),
@@ -75,20 +77,20 @@ function undestroyed(library: Duplex): Duplex {
 /**
  * A fresh stage that opens a sealed object. It releases only what was authenticated; whether the *whole* object was is
  * known at its end, so nothing that was released may take effect before that.
+ * @param more wrapped keys that are kept beside the object
  * @throws (the stream) BackupError WRONG_KEY or DECRYPTION_FAILED
  */
-export function open(keys: readonly EncryptionKey[], expected: SealContext): Transform {
+export function open(keys: readonly OpeningKey[], expected: SealContext, more: readonly WrappedKey[] = []): Transform {
   let library: Duplex | undefined;
   const check = new FrameCheck(expected.objectKey, (header) => {
-    checkHeader(header, keys, expected);
-    const key = keys.find(({fingerprint}) => header.wrappedKeys.some(({name}) => name === fingerprint));
-    if (key) library = startLibrary(key);
+    checkHeader(header, keys, expected, more);
+    library = startLibrary(fittingKeys(keys, [...header.wrappedKeys, ...more]));
   });
   /** What came before the header was complete. */
   let held: Buffer[] = [];
 
-  function startLibrary(key: EncryptionKey): Duplex {
-    const stream: Duplex = decryptUnsignedMessageStream(keyringOf(key));
+  function startLibrary(fitting: readonly OpeningKey[]): Duplex {
+    const stream: Duplex = decryptUnsignedMessageStream(openingKeyring(fitting, more));
     stream.on('data', (plaintext: Buffer) => stage.push(plaintext));
     stream.on('error', (error) => stage.destroy(integrityError(expected.objectKey, messageOf(error))));
     return stream;

@@ -129,6 +129,12 @@ export async function readCatalog(
 export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'time'; at: Date};
 
 /**
+ * Label of the backup that a restore takes of what it overwrites. Somebody wanted that state gone: such a backup is
+ * restored when its key is named, never as the newest one.
+ */
+export const preRestoreLabel = 'pre-restore';
+
+/**
  * Finds the backup that is meant, without reading more manifests than it takes.
  * @throws BackupError BACKUP_NOT_FOUND
  */
@@ -148,7 +154,7 @@ export async function findBackup(store: ObjectStore, choice: BackupChoice, keys:
   for (const objects of listed) {
     if (choice.by === 'time' && objects.startedAt > choice.at) continue;
     const backup = await inspectBackup(store, objects, sealing);
-    if (isRestorable(backup)) return backup;
+    if (isRestorable(backup) && backup.label !== preRestoreLabel) return backup;
   }
   const which = choice.by === 'latest' ? 'no backup' : `no backup from before ${choice.at.toISOString()}`;
   throw notFound(store, listed, `${which} that is complete`);

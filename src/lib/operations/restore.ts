@@ -1,10 +1,8 @@
 import {randomBytes} from 'node:crypto';
-import {createWriteStream} from 'node:fs';
-import {rename, stat, unlink} from 'node:fs/promises';
-import type {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
-import type {KeySettings, StoreSettings} from '../config.ts';
-import {totals} from '../dump/contents.ts';
+import type {RetentionPolicy} from '../catalog/retention.ts';
+import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
+import {type DumpContents, totals} from '../dump/contents.ts';
 import {forPsql} from '../dump/for-psql.ts';
 import {type Inspection, inspect} from '../dump/inspect.ts';
 import {type Keyring, keyring} from '../encrypt/keys.ts';
@@ -12,13 +10,14 @@ import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts'
 import {analyze, hiddenTables, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, type TargetFacts} from '../load/target.ts';
-import {asStep, type Step} from '../observer.ts';
+import {asStep, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
 import {knowsRestrict, locatePsql} from '../postgres/tools.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {type BackupChoice, findBackup} from './catalog.ts';
+import {backup} from './backup.ts';
+import {type BackupChoice, findBackup, preRestoreLabel} from './catalog.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -29,6 +28,8 @@ export interface RestoreSettings {
   target: Connection;
   /** Also with a psql that does not know `\restrict`, which could be made to run commands hidden in a dump. */
   allowUnrestricted: boolean;
+  /** How to back up a target that is not empty before it is overwritten; undefined: not at all. */
+  safetyBackup?: {compression: CompressionName; retention: RetentionPolicy} | undefined;
 }
 
 /** Asks whether a database that is not empty may be overwritten; false refuses. */
@@ -47,12 +48,15 @@ export interface RestoreResult {
   durationMs: number;
   /** Tables whose rows could not be counted, because row-level security hides them from this role. */
   uncountedTables: string[];
+  /** Key of the backup that was taken of the target before it was overwritten. */
+  safetyBackup: string | undefined;
   warnings: string[];
 }
 
 export const restoreSteps: readonly Step[] = [
   {id: 'find', title: 'Find the backup'},
   {id: 'target', title: 'Look at the target'},
+  {id: 'safety', title: 'Back up the target first'},
   {id: 'authenticate', title: 'Authenticate (a backup of the older form is read twice)'},
   {id: 'download', title: 'Download and decrypt', group: 'Restore'},
   {id: 'load', title: 'Load (psql)', group: 'Restore'},
@@ -86,7 +90,7 @@ async function restoreFrom(
   };
   settings.target.warnings.forEach(warn);
   const openable = await find(store, settings.choice, keys, runtime);
-  const {backup} = openable;
+  const {backup: found} = openable;
   const psql = await locatePsql(environment.PATH ?? '');
   const session: Session = {connection: settings.target, psql, inherited: environment, signal};
   const target = await asStep(
@@ -97,38 +101,108 @@ async function restoreFrom(
   );
   const missing = await missingRoles(session, openable.manifest?.roles ?? []);
   if (missing.length > 0) throw rolesMissing(missing);
-  if (!isEmpty(target) && !(await confirm(target, backup))) throw refusal(target);
+  if (!isEmpty(target) && !(await confirm(target, found))) throw refusal(target);
   if (!knowsRestrict(psql.version)) {
     const risk = `psql ${psql.version.text} does not know \\restrict (CVE-2025-8714), and could run commands hidden in a dump`;
     if (!settings.allowUnrestricted) throw unrestricted(risk);
     warn(risk);
   }
+  const safetyBackup = isEmpty(target) ? undefined : await backUpFirst(settings, runtime);
   const {contents, bytes: dumpBytes} = await load(store, openable, keys, session, runtime);
-  const uncountedTables = await hiddenTables(
-    session,
-    contents.tables.map(({table}) => table),
-  );
-  if (uncountedTables.length > 0) {
-    warn(`rows not counted in the target, because row-level security hides them: ${uncountedTables.join(', ')}`);
-  }
-  try {
-    await asStep(observer, 'analyze', () => analyze(session));
-  } catch (error) {
-    throw interruption(signal) ? error : warn(`restored, but ANALYZE failed (run it by hand): ${messageOf(error)}`);
-  }
+  const uncountedTables = await finishRestored(session, contents, observer, warn);
   return {
-    key: backup.key,
-    recoveryPoint: backup.startedAt,
+    key: found.key,
+    recoveryPoint: found.startedAt,
     target: target.address,
     ...totals(contents),
     dumpBytes,
     durationMs: Math.round(performance.now() - started),
     uncountedTables,
+    safetyBackup,
     warnings,
   };
 }
 
-function find(store: ObjectStore, choice: BackupChoice, keys: Keyring, {observer}: Runtime): Promise<OpenableBackup> {
+/**
+ * Takes an ordinary backup of what a restore is about to overwrite.
+ * @throws BackupError of the backup, when it fails: then nothing is restored
+ */
+async function backUpFirst(
+  {store, keys, target, safetyBackup}: RestoreSettings,
+  runtime: Runtime,
+): Promise<string | undefined> {
+  if (!safetyBackup) return undefined;
+  const {observer} = runtime;
+  const settings = {
+    database: {...target, warnings: []},
+    store,
+    keys,
+    ...safetyBackup,
+    label: preRestoreLabel,
+    hold: false,
+    excludeTableData: [],
+    prune: false,
+  };
+  // Its steps are progress of this one.
+  const quiet: Runtime = {
+    ...runtime,
+    observer: (event) => {
+      if (event.type === 'progress' && event.step === 'dump') observer({...event, step: 'safety'});
+    },
+  };
+  try {
+    const {key} = await asStep(
+      observer,
+      'safety',
+      () => backup(settings, quiet),
+      (result) => result.key,
+    );
+    return key;
+  } catch (error) {
+    const failure = asBackupError(error);
+    if (failure.code === 'INTERRUPTED') throw failure;
+    throw new BackupError(`Nothing was restored: the target could not be backed up first (${failure.message})`, {
+      code: failure.code,
+      kind: failure.kind,
+      ...(failure.reason === undefined ? {} : {reason: failure.reason}),
+      hint: `${failure.hint ?? ''} If what the target holds is worthless, use --no-safety-backup.`.trim(),
+    });
+  }
+}
+
+/**
+ * What is left to do when the restore is committed. It stays restored, whatever fails or is interrupted here.
+ * @returns tables whose rows could not be counted
+ */
+async function finishRestored(
+  session: Session,
+  {tables}: DumpContents,
+  observer: Observer,
+  warn: (message: string) => void,
+): Promise<string[]> {
+  try {
+    const uncounted = await hiddenTables(
+      session,
+      tables.map(({table}) => table),
+    );
+    if (uncounted.length > 0) {
+      warn(`rows not counted in the target, because row-level security hides them: ${uncounted.join(', ')}`);
+    }
+    await asStep(observer, 'analyze', () => analyze(session));
+    return uncounted;
+  } catch (error) {
+    warn(`the restore is complete, but ANALYZE was not run to its end (run it by hand): ${messageOf(error)}`);
+    return [];
+  }
+}
+
+/** Finds the backup that is meant, and sees to it that it can be opened. */
+export function find(
+  store: ObjectStore,
+  choice: BackupChoice,
+  keys: Keyring,
+  {observer}: Runtime,
+): Promise<OpenableBackup> {
   return asStep(
     observer,
     'find',
@@ -195,101 +269,4 @@ export async function load(
   }
   for (const step of ['download', 'load']) observer({type: 'finished', step});
   return inspector.inspection;
-}
-
-export interface ExtractSettings extends Omit<RestoreSettings, 'target' | 'allowUnrestricted'> {
-  /** Where the plain SQL goes: a file that does not exist yet, or a stream. It is PHI. */
-  output: string | Writable;
-}
-
-export interface ExtractResult {
-  key: string;
-  recoveryPoint: Date;
-  /** The file, or `-`. */
-  output: string;
-  tables: number;
-  rows: number;
-  dumpBytes: number;
-  durationMs: number;
-}
-
-export const extractSteps: readonly Step[] = [
-  {id: 'find', title: 'Find the backup'},
-  {id: 'authenticate', title: 'Authenticate (a backup of the older form is read twice)'},
-  {id: 'download', title: 'Download, decrypt and write'},
-];
-
-/** Writes a backup's plain SQL instead of restoring it. A file appears under its name when all of it was authentic. */
-export async function extract(settings: ExtractSettings, runtime: Runtime): Promise<ExtractResult> {
-  const {observer, signal} = runtime;
-  const started = performance.now();
-  const stores = openStores(settings.store);
-  const keys = keyring(settings.keys.current, settings.keys.previous);
-  try {
-    const openable = await find(stores.backups, settings.choice, keys, runtime);
-    const write = async (openSink: () => Writable) => {
-      const dump = await openBackup(stores.backups, openable, keys, {
-        signal,
-        onBytes: (bytes) =>
-          observer({type: 'progress', step: 'download', bytes, totalBytes: openable.backup.sizeBytes}),
-      });
-      observer({type: 'skipped', step: 'authenticate', note: 'done'});
-      observer({type: 'started', step: 'download'});
-      const inspector = inspect();
-      try {
-        await pipeline([...dump.stages, inspector, openSink()], signal ? {signal} : {});
-        dump.check(inspector.inspection);
-      } catch (error) {
-        throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
-      }
-      observer({type: 'finished', step: 'download'});
-      return inspector.inspection;
-    };
-    const {contents, bytes} =
-      typeof settings.output === 'string'
-        ? await writeFile(settings.output, write)
-        : await write(() => settings.output as Writable);
-    return {
-      key: openable.backup.key,
-      recoveryPoint: openable.backup.startedAt,
-      output: typeof settings.output === 'string' ? settings.output : '-',
-      ...totals(contents),
-      dumpBytes: bytes,
-      durationMs: Math.round(performance.now() - started),
-    };
-  } finally {
-    stores.close();
-  }
-}
-
-/** Fills a file beside `file` and gives it the name when it is whole; when something fails, no file is left. */
-async function writeFile<T>(file: string, write: (openSink: () => Writable) => Promise<T>): Promise<T> {
-  if (await stat(file).catch(() => undefined)) {
-    throw new BackupError('Refused: the output file exists', {
-      code: 'REFUSED',
-      kind: 'refused',
-      reason: file,
-      hint: 'Choose another name, or move that file away.',
-    });
-  }
-  const partial = `${file}.${randomBytes(4).toString('hex')}.partial`;
-  try {
-    const result = await write(() => createWriteStream(partial, {flags: 'wx', mode: 0o600, flush: true}));
-    await rename(partial, file);
-    return result;
-  } catch (error) {
-    await unlink(partial).catch(() => undefined);
-    throw error;
-  }
-}
-
-function outputError(error: unknown): BackupError {
-  if (error instanceof BackupError) return error;
-  return new BackupError('The output could not be written', {
-    code: 'OUTPUT_FAILED',
-    kind: 'unexpected',
-    reason: messageOf(error),
-    hint: 'Is there room, and may this user write there? What was written of it was removed.',
-    cause: error,
-  });
 }

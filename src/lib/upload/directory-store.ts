@@ -27,7 +27,7 @@ class BodyFailed extends Error {
 }
 
 /** What a file is called while it is being written: `.<name>.<random>.partial`. */
-const partialName = /^\.(.+)\.[0-9a-f]{16}\.partial$/;
+const partialName = /^\.(.+)\.[0-9a-f]{16}\.partial$/s;
 
 /** A character that no text uses marks what is a file system's business; a key that holds it is refused. */
 const mark = '\ufffe';
@@ -289,10 +289,10 @@ async function readMetadata(file: string): Promise<ObjectMetadata> {
 
 /** What `nested` made of a key, back again. */
 function keyOf(file: string): string {
-  return file.split(path.sep).join('/').replaceAll(`${mark}/`, '');
+  return file.split(path.sep).join('/').replaceAll(`${mark}/${mark}`, '');
 }
 
-/** The key with its long parts cut into nested pieces, each but the last with the mark at its end. */
+/** The key with its long parts cut into nested pieces, with the mark where they were cut: no piece is `..`. */
 function nested(key: string): string {
   if (Buffer.byteLength(key) <= mostNameBytes) return key;
   return key.split('/').map(nestedPart).join('/');
@@ -309,7 +309,7 @@ function nestedPart(part: string): string {
     }
     pieces[pieces.length - 1] += character;
   }
-  return pieces.join(`${mark}/`);
+  return pieces.join(`${mark}/${mark}`);
 }
 
 async function writeWhole(file: string, body: Buffer): Promise<void> {

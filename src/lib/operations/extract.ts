@@ -1,0 +1,111 @@
+import {randomBytes} from 'node:crypto';
+import {createWriteStream} from 'node:fs';
+import {rename, stat, unlink} from 'node:fs/promises';
+import type {Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import {totals} from '../dump/contents.ts';
+import {inspect} from '../dump/inspect.ts';
+import {keyring} from '../encrypt/keys.ts';
+import {BackupError, interruption, messageOf} from '../errors.ts';
+import type {Step} from '../observer.ts';
+import {openStores} from '../upload/open-store.ts';
+import {openBackup} from './open-backup.ts';
+import {find, type RestoreSettings} from './restore.ts';
+import type {Runtime} from './runtime.ts';
+
+export interface ExtractSettings extends Pick<RestoreSettings, 'store' | 'keys' | 'choice'> {
+  /** Where the plain SQL goes: a file that does not exist yet, or a stream. It is PHI. */
+  output: string | Writable;
+}
+
+export interface ExtractResult {
+  key: string;
+  recoveryPoint: Date;
+  /** The file, or `-`. */
+  output: string;
+  tables: number;
+  rows: number;
+  dumpBytes: number;
+  durationMs: number;
+}
+
+export const extractSteps: readonly Step[] = [
+  {id: 'find', title: 'Find the backup'},
+  {id: 'authenticate', title: 'Authenticate (a backup of the older form is read twice)'},
+  {id: 'download', title: 'Download, decrypt and write'},
+];
+
+/** Writes a backup's plain SQL instead of restoring it. A file appears under its name when all of it was authentic. */
+export async function extract(settings: ExtractSettings, runtime: Runtime): Promise<ExtractResult> {
+  const {observer, signal} = runtime;
+  const started = performance.now();
+  const stores = openStores(settings.store);
+  const keys = keyring(settings.keys.current, settings.keys.previous);
+  try {
+    const openable = await find(stores.backups, settings.choice, keys, runtime);
+    const write = async (openSink: () => Writable) => {
+      const dump = await openBackup(stores.backups, openable, keys, {
+        signal,
+        onBytes: (bytes) =>
+          observer({type: 'progress', step: 'download', bytes, totalBytes: openable.backup.sizeBytes}),
+      });
+      observer({type: 'skipped', step: 'authenticate', note: 'done'});
+      observer({type: 'started', step: 'download'});
+      const inspector = inspect();
+      try {
+        await pipeline([...dump.stages, inspector, openSink()], signal ? {signal} : {});
+        dump.check(inspector.inspection);
+      } catch (error) {
+        throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
+      }
+      observer({type: 'finished', step: 'download'});
+      return inspector.inspection;
+    };
+    const {contents, bytes} =
+      typeof settings.output === 'string'
+        ? await writeFile(settings.output, write)
+        : await write(() => settings.output as Writable);
+    return {
+      key: openable.backup.key,
+      recoveryPoint: openable.backup.startedAt,
+      output: typeof settings.output === 'string' ? settings.output : '-',
+      ...totals(contents),
+      dumpBytes: bytes,
+      durationMs: Math.round(performance.now() - started),
+    };
+  } finally {
+    stores.close();
+  }
+}
+
+/** Fills a file beside `file` and gives it the name when it is whole; when something fails, no file is left. */
+async function writeFile<T>(file: string, write: (openSink: () => Writable) => Promise<T>): Promise<T> {
+  if (await stat(file).catch(() => undefined)) {
+    throw new BackupError('Refused: the output file exists', {
+      code: 'REFUSED',
+      kind: 'refused',
+      reason: file,
+      hint: 'Choose another name, or move that file away.',
+    });
+  }
+  const partial = `${file}.${randomBytes(4).toString('hex')}.partial`;
+  try {
+    const result = await write(() => createWriteStream(partial, {flags: 'wx', mode: 0o600, flush: true}));
+    await rename(partial, file);
+    return result;
+  } catch (error) {
+    await unlink(partial).catch(() => undefined);
+    throw error;
+  }
+}
+
+function outputError(error: unknown): BackupError {
+  if (error instanceof BackupError) return error;
+  return new BackupError('The output could not be written', {
+    code: 'OUTPUT_FAILED',
+    kind: 'unexpected',
+    reason: messageOf(error),
+    hint: 'Is there room, and may this user write there? What was written of it was removed.',
+    cause: error,
+  });
+}

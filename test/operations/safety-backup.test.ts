@@ -1,0 +1,101 @@
+import {afterEach, beforeEach, describe, expect, it} from '@jest/globals';
+import {defaultRetention} from '../../src/lib/catalog/retention.ts';
+import {backup} from '../../src/lib/operations/backup.ts';
+import {findBackup} from '../../src/lib/operations/catalog.ts';
+import {type RestoreSettings, restore} from '../../src/lib/operations/restore.ts';
+import {createDatabase, type TestDatabase} from '../support/database.ts';
+import {servers} from '../support/sandbox.ts';
+import {
+  backupSettings,
+  connectionTo,
+  failureOf,
+  keySettings,
+  newKey,
+  runtime,
+  type TestStore,
+  testStore,
+} from '../support/settings.ts';
+
+const {postgres} = servers();
+const key = newKey();
+let store: TestStore;
+let source: TestDatabase;
+let target: TestDatabase;
+
+beforeEach(async () => {
+  store = await testStore('directory');
+  source = await createDatabase(postgres, {
+    sql: `CREATE TABLE patients (name text); INSERT INTO patients VALUES ('from the backup')`,
+  });
+  target = await createDatabase(postgres, {
+    sql: `CREATE TABLE patients (name text); INSERT INTO patients VALUES ('newer')`,
+  });
+  await backup(backupSettings({database: source.url, store, key}), runtime());
+});
+afterEach(async () => {
+  await source.drop();
+  await target.drop();
+  await store.dispose();
+});
+
+function settings(changes: Partial<RestoreSettings> = {}): RestoreSettings {
+  return {
+    store: store.settings,
+    keys: keySettings(key),
+    choice: {by: 'latest'},
+    target: connectionTo(target.url),
+    allowUnrestricted: false,
+    safetyBackup: {compression: 'zstd', retention: defaultRetention},
+    ...changes,
+  };
+}
+
+const yes = async () => true;
+const names = (database: TestDatabase) => database.query('SELECT name FROM patients');
+
+describe('a restore over a database that is not empty', () => {
+  it('backs it up first, and that backup brings it back', async () => {
+    const {safetyBackup = ''} = await restore(settings(), yes, runtime());
+    expect(await names(target)).toBe('from the backup');
+    await restore(settings({choice: {by: 'key', key: safetyBackup}, safetyBackup: undefined}), yes, runtime());
+    expect(await names(target)).toBe('newer');
+  });
+
+  it('never takes that backup for the newest one', async () => {
+    const {key: first, safetyBackup} = await restore(settings(), yes, runtime());
+    const latest = await findBackup(store.store, {by: 'latest'}, undefined);
+    const atAnyTime = await findBackup(store.store, {by: 'time', at: new Date(Date.now() + 1e9)}, undefined);
+    expect([latest.key, atAnyTime.key]).toEqual([first, first]);
+    expect(safetyBackup).not.toBe(first);
+  });
+
+  it('restores nothing when that backup fails', async () => {
+    const {choice} = settings();
+    const key2 = (await findBackup(store.store, choice, undefined)).key;
+    // A table that its own owner may not read: pg_dump fails, the restore would not.
+    await target.query(`CREATE ROLE weak_${target.name} LOGIN PASSWORD 'weak'; GRANT CREATE, CONNECT ON DATABASE ${target.name} TO weak_${target.name};
+      GRANT ALL ON SCHEMA public TO weak_${target.name}`);
+    try {
+      const connection = connectionTo(postgres.url(target.name, {user: `weak_${target.name}`, password: 'weak'}));
+      const error = await failureOf(restore(settings({target: connection}), yes, runtime()));
+      expect(error).toMatchObject({code: 'PG_DUMP_FAILED', exitCode: 3});
+      expect(error.message).toContain('Nothing was restored');
+      expect(error.hint).toContain('--no-safety-backup');
+      expect(await names(target)).toBe('newer');
+      expect(await store.keys()).toEqual([key2, `${key2}.metadata.json`]);
+    } finally {
+      await target.query(`DROP OWNED BY weak_${target.name}; DROP ROLE weak_${target.name}`);
+    }
+  });
+
+  it('takes none of an empty database', async () => {
+    const empty = await createDatabase(postgres);
+    try {
+      const result = await restore(settings({target: connectionTo(empty.url)}), yes, runtime());
+      expect(result.safetyBackup).toBeUndefined();
+      expect(await names(empty)).toBe('from the backup');
+    } finally {
+      await empty.drop();
+    }
+  });
+});
