@@ -3,8 +3,10 @@ import {readFileSync} from 'node:fs';
 import {stripVTControlCharacters} from 'node:util';
 import {Command} from '@oclif/core';
 import {
+  type AllSettings,
   mergeValues,
   type Need,
+  type RecoverySettings,
   resolveSettings,
   type SettingsSource,
   secretNames,
@@ -14,7 +16,8 @@ import {BackupError} from './lib/errors.ts';
 import {ping} from './lib/heartbeat.ts';
 import type {Observer, Step} from './lib/observer.ts';
 import type {Runtime} from './lib/operations/runtime.ts';
-import {maskerFor, type Secret} from './lib/secret.ts';
+import {maskerFor, Secret} from './lib/secret.ts';
+import {askPassphrase} from './ui/ask-passphrase.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
 import {ProgressView} from './ui/progress.ts';
 
@@ -40,6 +43,8 @@ export abstract class BaseCommand extends Command {
     // `on`, not `once`: execa's signal-exit ends the process when it holds the last listener.
     process.on('SIGINT', this.#onSigint);
     process.on('SIGTERM', this.#onSigterm);
+    // The terminal was closed: what is half-done must go all the same.
+    process.on('SIGHUP', this.#onSigterm);
     this.#learnSecrets({});
   }
 
@@ -56,9 +61,8 @@ export abstract class BaseCommand extends Command {
   }
 
   #source(flags: VariableFlags): SettingsSource {
-    const given = Object.entries(flags).filter((entry): entry is [string, string] => entry[1] !== undefined);
     return {
-      flags: Object.fromEntries(given),
+      flags: given(flags),
       environment: process.env,
       readFile: (file) => readFileSync(file, 'utf8'),
     };
@@ -73,9 +77,22 @@ export abstract class BaseCommand extends Command {
   }
 
   /** The settings that a command needs, from its flags and the environment. */
-  protected settings<N extends Need>(needs: readonly N[], flags: VariableFlags = {}) {
+  protected settings<N extends Need>(needs: readonly N[], flags: VariableFlags = {}, files: VariableFlags = {}) {
     this.#learnSecrets(flags);
-    return resolveSettings(needs, this.#source(flags));
+    return resolveSettings(needs, {...this.#source(flags), files: given(files)});
+  }
+
+  /** The recovery key with its passphrase, which is asked for when it needs one and none is set. */
+  protected async recoveryKey({keys, recovery}: AllSettings['readingKeys']): Promise<RecoverySettings | undefined> {
+    if (recovery && !keys) {
+      this.warning(
+        'the recovery key alone proves that a backup is whole, not who made it (docs/FORMAT.md, "Recovery key").',
+      );
+    }
+    if (!recovery || recovery.passphrase || !/ENCRYPTED/.test(recovery.pem.reveal())) return recovery;
+    const terminal = {input: process.stdin, output: process.stderr};
+    const text = await askPassphrase('Passphrase of the recovery key: ', terminal, this.signal);
+    return text === undefined ? recovery : {...recovery, passphrase: new Secret(text)};
   }
 
   /** Runs an operation and shows its steps on stderr. */
@@ -143,12 +160,12 @@ export abstract class BaseCommand extends Command {
   protected override logJson(json: unknown): void {
     const text = JSON.stringify(json, undefined, 2);
     const escaped = text.replace(/[\u007f-\u009f]/g, (found) => `\\u00${found.charCodeAt(0).toString(16)}`);
-    process.stdout.write(`${escaped}\n`);
+    process.stdout.write(`${this.#mask(escaped)}\n`);
   }
 
   /** Prints a result for people on stdout; with `--json`, oclif prints what `run` returns instead. */
   protected report(text: string): void {
-    this.log(text);
+    this.log(this.#mask(text));
   }
 
   protected warning(text: string): void {
@@ -167,8 +184,14 @@ export abstract class BaseCommand extends Command {
   override async finally(error: Error | undefined): Promise<void> {
     process.off('SIGINT', this.#onSigint);
     process.off('SIGTERM', this.#onSigterm);
+    process.off('SIGHUP', this.#onSigterm);
     await super.finally(error);
   }
+}
+
+function given(flags: VariableFlags): Partial<Record<VariableName, string>> {
+  const entries = Object.entries(flags).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return Object.fromEntries(entries);
 }
 
 function decoded(text: string): string {

@@ -50,6 +50,12 @@ function parseTime(text: string): Date {
   return time;
 }
 
+export const concurrencyFlag = Flags.integer({
+  description: 'Files under way at once. [default: 4]',
+  min: 1,
+  max: 64,
+});
+
 export const pingFlag = Flags.string({
   description: 'Report success here, and failure to URL/fail (healthchecks.io). [default: LOMA_BACKUP_PING_URL]',
   helpValue: 'URL',

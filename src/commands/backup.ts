@@ -4,7 +4,7 @@ import {pingFlag, retentionFlags, retentionOf} from '../flags.ts';
 import {compressionNames} from '../lib/config.ts';
 import {BackupError} from '../lib/errors.ts';
 import {type BackupResult, backup, backupSteps} from '../lib/operations/backup.ts';
-import {isPruned, requirePruned} from '../lib/operations/prune.ts';
+import {isPruned, pruneError} from '../lib/operations/prune.ts';
 import {backupSummary} from '../ui/summary.ts';
 
 export default class Backup extends BaseCommand {
@@ -48,7 +48,7 @@ export default class Backup extends BaseCommand {
     const result = await this.withHeartbeat(
       pingUrl,
       backupSummary,
-      ({pruned}) => isPruned(pruned),
+      ({pruned, isSuspicious}) => isPruned(pruned) && !isSuspicious,
       () =>
         this.observe(backupSteps, (runtime) =>
           backup(
@@ -65,7 +65,12 @@ export default class Backup extends BaseCommand {
         ),
     );
     this.report(backupSummary(result));
-    requirePruned(result.pruned);
+    if (!isPruned(result.pruned)) {
+      // The backup is complete: its key must not be lost with the error.
+      const error = pruneError(result.pruned);
+      this.warning(`${error.message}: ${error.reason}`);
+      this.finishWith(result, error.exitCode);
+    }
     return result;
   }
 }

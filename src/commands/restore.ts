@@ -42,6 +42,12 @@ export default class Restore extends BaseCommand {
       description: 'Write the plain SQL to this file (- for stdout) instead of restoring it. It is PHI, unencrypted.',
       helpValue: 'FILE',
     }),
+    'recovery-key': Flags.string({
+      description:
+        'Open the backup with the recovery key (RSA private key, PEM), when PHI_ENCRYPTION_KEY is lost. Its passphrase is asked for, ' +
+        'or LOMA_BACKUP_RECOVERY_PASSPHRASE.',
+      helpValue: 'FILE',
+    }),
     yes: Flags.boolean({char: 'y', description: 'Overwrite a target that is not empty without asking.'}),
     'no-safety-backup': Flags.boolean({
       description: 'Do not back up a target that is not empty (label pre-restore) before it is overwritten.',
@@ -56,8 +62,8 @@ export default class Restore extends BaseCommand {
     const {args, flags} = await this.parse(Restore);
     if (flags.list) return this.#list();
     const choice = choiceOf(args.key, flags.latest === true, flags.at);
-    if (flags.output !== undefined) return this.#extract(choice, flags.output);
-    return this.#restore(choice, flags.target, flags.yes === true, flags['no-safety-backup'] !== true);
+    if (flags.output !== undefined) return this.#extract(choice, flags.output, flags['recovery-key']);
+    return this.#restore(choice, flags);
   }
 
   async #list(): Promise<{backups: Backup[]}> {
@@ -68,13 +74,20 @@ export default class Restore extends BaseCommand {
 
   async #restore(
     choice: BackupChoice,
-    target: string | undefined,
-    yes: boolean,
-    safety: boolean,
+    flags: {
+      target?: string | undefined;
+      yes?: boolean;
+      'no-safety-backup'?: boolean;
+      'recovery-key'?: string | undefined;
+    },
   ): Promise<RestoreResult> {
-    const {database, compression, ...settings} = this.settings(['database', 'store', 'keys', 'compression'], {
-      DATABASE_URL: target,
-    });
+    const {database, compression, readingKeys, store} = this.settings(
+      ['database', 'store', 'compression', 'readingKeys'],
+      {DATABASE_URL: flags.target},
+      {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: flags['recovery-key']},
+    );
+    const recovery = await this.recoveryKey(readingKeys);
+    const yes = flags.yes === true;
     const confirm: Confirm = async (facts, backup) => {
       if (yes) return true;
       await this.idle();
@@ -83,11 +96,13 @@ export default class Restore extends BaseCommand {
     const result = await this.observe(restoreSteps, (runtime) =>
       restore(
         {
-          ...settings,
+          store,
+          keys: readingKeys.keys,
+          recovery,
           choice,
           target: database,
           allowUnrestricted: yes,
-          safetyBackup: safety ? {compression, retention: defaultRetention} : undefined,
+          safetyBackup: flags['no-safety-backup'] ? undefined : {compression, retention: defaultRetention},
         },
         confirm,
         runtime,
@@ -97,7 +112,7 @@ export default class Restore extends BaseCommand {
     return result;
   }
 
-  async #extract(choice: BackupChoice, output: string): Promise<ExtractResult> {
+  async #extract(choice: BackupChoice, output: string, recoveryKey: string | undefined): Promise<ExtractResult> {
     const toStdout = output === '-';
     if (toStdout && this.jsonEnabled()) {
       throw new BackupError('--json and --output - both want stdout', {
@@ -106,10 +121,16 @@ export default class Restore extends BaseCommand {
         hint: 'Write to a file, or leave out --json.',
       });
     }
-    const settings = this.settings(['store', 'keys']);
+    const {store, readingKeys} = this.settings(
+      ['store', 'readingKeys'],
+      {},
+      {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: recoveryKey},
+    );
+    const {keys} = readingKeys;
+    const recovery = await this.recoveryKey(readingKeys);
     this.warning('the output is PHI, unencrypted: keep it on an encrypted disk, and delete it when it has served.');
     const result = await this.observe(extractSteps, (runtime) =>
-      extract({...settings, choice, output: toStdout ? process.stdout : output}, runtime),
+      extract({store, keys, recovery, choice, output: toStdout ? process.stdout : output}, runtime),
     );
     if (!toStdout) this.report(extractSummary(result));
     return result;

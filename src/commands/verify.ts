@@ -55,7 +55,7 @@ export default class Verify extends BaseCommand {
     const result = await this.withHeartbeat(
       pingUrl,
       verifySummary,
-      (outcome) => outcome.failed === 0,
+      (outcome) => outcome.isProved,
       () =>
         this.observe(verifySteps, (runtime) =>
           verify({...settings, choice, scratch, withBackup: flags['with-backup'] === true, formatAge}, runtime),

@@ -2,6 +2,7 @@
  * Settings: read once from flags and environment, by a pure function, with every mistake reported together. A flag beats
  * the environment, the environment beats a default. Each secret can also come as NAME_FILE=/path.
  */
+import {createPublicKey} from 'node:crypto';
 import path from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {BackupError} from './errors.ts';
@@ -34,6 +35,14 @@ export interface KeySettings {
   /** 64 hex characters. */
   current: Secret;
   previous: readonly Secret[];
+  /** PEM: every data key is wrapped under this one, too. */
+  recoveryPublicKey?: string | undefined;
+}
+
+/** The recovery key's private half, PEM, and the passphrase that it may be encrypted with. */
+export interface RecoverySettings {
+  pem: Secret;
+  passphrase: Secret | undefined;
 }
 
 /** Everything that can be set; a command asks for what it needs. */
@@ -46,6 +55,8 @@ export interface AllSettings {
   keys: KeySettings;
   /** As `keys`, for commands that can do without. */
   optionalKeys: KeySettings | undefined;
+  /** What opens backups: without the recovery key, `keys` are needed. */
+  readingKeys: {keys: KeySettings | undefined; recovery: RecoverySettings | undefined};
   compression: CompressionName;
   /** Where to report success and failure to (healthchecks.io and its like). */
   pingUrl: Secret | undefined;
@@ -65,6 +76,9 @@ export const variableNames = [
   'CLOUDFLARE_R2_ENDPOINT',
   'PHI_ENCRYPTION_KEY',
   'PHI_ENCRYPTION_KEYS_PREVIOUS',
+  'LOMA_BACKUP_RECOVERY_PUBLIC_KEY',
+  'LOMA_BACKUP_RECOVERY_PRIVATE_KEY',
+  'LOMA_BACKUP_RECOVERY_PASSPHRASE',
   'LOMA_BACKUP_STORE',
   'LOMA_BACKUP_COMPRESSION',
   'LOMA_BACKUP_PING_URL',
@@ -80,13 +94,20 @@ export const secretNames = [
   'CLOUDFLARE_R2_SECRET_ACCESS_KEY',
   'PHI_ENCRYPTION_KEY',
   'PHI_ENCRYPTION_KEYS_PREVIOUS',
+  'LOMA_BACKUP_RECOVERY_PRIVATE_KEY',
+  'LOMA_BACKUP_RECOVERY_PASSPHRASE',
   'LOMA_BACKUP_PING_URL',
 ] as const satisfies readonly VariableName[];
+
+/** Variables that may come as NAME_FILE: the secret ones, and one whose value is a file by nature. */
+export const fileNames: readonly VariableName[] = [...secretNames, 'LOMA_BACKUP_RECOVERY_PUBLIC_KEY'];
 
 /** Where settings come from. */
 export interface SettingsSource {
   /** Flags that stand for a variable (`--target` for DATABASE_URL), by the variable's name. */
   flags: Partial<Record<VariableName, string>>;
+  /** Flags that name a file that holds a variable's value. */
+  files?: Partial<Record<VariableName, string>> | undefined;
   environment: Readonly<Record<string, string | undefined>>;
   /** Reads the file of a NAME_FILE variable; throws if it can't. */
   readFile: (file: string) => string;
@@ -99,12 +120,13 @@ export interface MergedValues {
 }
 
 /** Merges flags, environment and NAME_FILE. An empty variable counts as unset. */
-export function mergeValues({flags, environment, readFile}: SettingsSource): MergedValues {
+export function mergeValues({flags, files, environment, readFile}: SettingsSource): MergedValues {
   const values: Partial<Record<VariableName, string>> = {};
   const problems: string[] = [];
   for (const name of variableNames) {
-    const file = (secretNames as readonly string[]).includes(name) ? environment[`${name}_FILE`] : undefined;
-    const given = flags[name] || environment[name]?.trim();
+    const flagFile = files?.[name];
+    const file = flagFile ?? (fileNames.includes(name) ? environment[`${name}_FILE`] : undefined);
+    const given = flagFile ? undefined : flags[name] || environment[name]?.trim();
     if (given) {
       values[name] = given;
     } else if (file) {
@@ -219,7 +241,38 @@ function readEndpoint(values: MergedValues['values'], problems: string[]): strin
   return undefined;
 }
 
-const readOptionalKeys: Reader<KeySettings> = ({values, problems}) => {
+/** RSA keys below this size are not to be relied on after 2030 (NIST SP 800-57 part 1, table 4). */
+const fewestRsaBits = 3072;
+
+/** The PEM text, if it is an RSA public key. A private key is refused: it has no business on a machine that backs up. */
+const readRecoveryPublicKey: Reader<string> = ({values, problems}) => {
+  // In a .env file a PEM text often stands on one line.
+  const text = values.LOMA_BACKUP_RECOVERY_PUBLIC_KEY?.replaceAll('\\n', '\n');
+  if (text === undefined) return undefined;
+  const problem = describeRecoveryKey(text);
+  if (problem === undefined) return text;
+  problems.push(
+    `LOMA_BACKUP_RECOVERY_PUBLIC_KEY must be an RSA public key of ${fewestRsaBits} bits or more, PEM: ${problem}. ` +
+      'README.md, "A recovery key", makes one.',
+  );
+  return undefined;
+};
+
+function describeRecoveryKey(text: string): string | undefined {
+  if (text.includes('PRIVATE KEY')) return 'it is a private key, which belongs into the safe';
+  try {
+    const {asymmetricKeyType: type, asymmetricKeyDetails: details} = createPublicKey(text);
+    if (type !== 'rsa') return `it is of type ${type}`;
+    const bits = details?.modulusLength ?? 0;
+    return bits < fewestRsaBits ? `it has ${bits} bits` : undefined;
+  } catch {
+    return 'it is no public key';
+  }
+}
+
+const readOptionalKeys: Reader<KeySettings> = (merged) => {
+  const {values, problems} = merged;
+  const recoveryPublicKey = readRecoveryPublicKey(merged);
   const {PHI_ENCRYPTION_KEY: current, PHI_ENCRYPTION_KEYS_PREVIOUS: list = ''} = values;
   const previous = list.split(',').flatMap((text) => text.trim() || []);
   if (current !== undefined && !isKey(current)) {
@@ -233,7 +286,11 @@ const readOptionalKeys: Reader<KeySettings> = ({values, problems}) => {
   }
   return current === undefined
     ? undefined
-    : {current: new Secret(current), previous: previous.map((key) => new Secret(key))};
+    : {
+        current: new Secret(current),
+        previous: previous.map((key) => new Secret(key)),
+        ...(recoveryPublicKey === undefined ? {} : {recoveryPublicKey}),
+      };
 };
 
 const readKeys: Reader<KeySettings> = (merged) => {
@@ -241,6 +298,16 @@ const readKeys: Reader<KeySettings> = (merged) => {
     merged.problems.push(`PHI_ENCRYPTION_KEY must be 64 hex characters: it is not set. ${keyMend}`);
   }
   return readOptionalKeys(merged);
+};
+
+const readReadingKeys: Reader<AllSettings['readingKeys']> = (merged) => {
+  const {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: pem, LOMA_BACKUP_RECOVERY_PASSPHRASE: passphrase} = merged.values;
+  if (pem === undefined) return {keys: readKeys(merged), recovery: undefined};
+  const recovery = {
+    pem: new Secret(pem.replaceAll('\\n', '\n')),
+    passphrase: passphrase === undefined ? undefined : new Secret(passphrase),
+  };
+  return {keys: readOptionalKeys(merged), recovery};
 };
 
 function isKey(text: string): boolean {
@@ -277,6 +344,7 @@ const readers: {[N in Need]: Reader<AllSettings[N]>} = {
   store: readStore,
   keys: readKeys,
   optionalKeys: readOptionalKeys,
+  readingKeys: readReadingKeys,
   compression: readCompression,
   pingUrl: readPingUrl,
 };

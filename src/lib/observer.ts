@@ -3,7 +3,7 @@
 /** Something worth showing. Progress carries running totals and comes at every chunk: a renderer throttles. */
 export type ProgressEvent =
   | {type: 'started'; step: string}
-  | {type: 'progress'; step: string; bytes: number; totalBytes?: number}
+  | {type: 'progress'; step: string; bytes: number; totalBytes?: number; items?: number; totalItems?: number}
   | {type: 'finished'; step: string; note?: string}
   | {type: 'skipped'; step: string; note: string}
   | {type: 'failed'; step: string; note: string}

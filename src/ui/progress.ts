@@ -21,6 +21,8 @@ interface StepState {
   startedMs: number;
   bytes: number;
   totalBytes: number | undefined;
+  /** How many of how many, where things are counted: files. */
+  items: string;
   shownMs: number;
   task: ShownTask | undefined;
   ended: PromiseWithResolvers<{as: 'finished' | 'skipped' | 'failed'; note?: string}>;
@@ -63,7 +65,7 @@ export class ProgressView {
         this.#start(event.step);
         return;
       case 'progress':
-        this.#progress(event.step, event.bytes, event.totalBytes);
+        this.#progress(event);
         return;
       case 'warning':
         this.#enqueue(async () => {
@@ -110,6 +112,7 @@ export class ProgressView {
       startedMs: performance.now(),
       bytes: 0,
       totalBytes: undefined,
+      items: '',
       shownMs: performance.now(),
       task: undefined,
       ended: Promise.withResolvers(),
@@ -122,22 +125,26 @@ export class ProgressView {
     this.#queue = this.#queue.then(work);
   }
 
-  #progress(id: string, bytes: number, totalBytes: number | undefined): void {
-    const state = this.#states.get(id);
+  #progress({step, bytes, totalBytes, items, totalItems}: Extract<ProgressEvent, {type: 'progress'}>): void {
+    const state = this.#states.get(step);
     if (!state) return;
     state.bytes = bytes;
     state.totalBytes = totalBytes;
+    if (items !== undefined) state.items = `${items}${totalItems === undefined ? '' : ` of ${totalItems}`} files, `;
     const now = performance.now();
     if (!state.task || now - state.shownMs < (this.#output.isTTY ? terminalIntervalMs : logIntervalMs)) return;
     state.shownMs = now;
     state.task.output = `${this.#output.isTTY ? '' : `${state.step.title}: `}${this.#figures(state)}`;
   }
 
-  /** `120 MB of 480 MB, 60 MB/s, 2.0 s`. */
-  #figures({bytes, totalBytes, startedMs}: StepState): string {
+  /** `120 MB of 480 MB, 60 MB/s, 2.0 s`, with `12 of 40 files` before it and `6.0 s left` behind it where they are known. */
+  #figures({bytes, totalBytes, items, startedMs}: StepState): string {
     const elapsedMs = performance.now() - startedMs;
     const share = totalBytes ? ` of ${formatBytes(totalBytes)}` : '';
-    return `${formatBytes(bytes)}${share}, ${formatBytes((bytes * 1000) / Math.max(elapsedMs, 1))}/s, ${formatDuration(elapsedMs)}`;
+    const rate = `${formatBytes((bytes * 1000) / Math.max(elapsedMs, 1))}/s`;
+    const left = totalBytes && bytes > 0 ? (elapsedMs * (totalBytes - bytes)) / bytes : undefined;
+    const rest = left === undefined || left <= 0 ? '' : `, ${formatDuration(left)} left`;
+    return `${items}${formatBytes(bytes)}${share}, ${rate}, ${formatDuration(elapsedMs)}${rest}`;
   }
 
   #taskOf(state: StepState): ListrTask {
@@ -147,7 +154,7 @@ export class ProgressView {
         const shown: ShownTask = task;
         state.task = shown;
         const {as, note} = await state.ended.promise;
-        const figures = state.bytes > 0 ? this.#figures({...state, totalBytes: undefined}) : '';
+        const figures = state.bytes > 0 ? this.#figures({...state, totalBytes: undefined, items: ''}) : '';
         const text = [printable(this.#mask(note ?? '')), figures].filter(Boolean).join(', ');
         const title = text ? `${state.step.title}: ${text}` : state.step.title;
         if (as === 'skipped') {

@@ -1,7 +1,9 @@
+import {generateKeyPairSync} from 'node:crypto';
 import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
 import {
   type AllSettings,
+  fileNames,
   mergeValues,
   type Need,
   resolveSettings,
@@ -259,6 +261,43 @@ describe('wrong settings', () => {
   });
 });
 
+describe('the recovery key', () => {
+  const pem = (bits: number) =>
+    String(generateKeyPairSync('rsa', {modulusLength: bits}).publicKey.export({type: 'spki', format: 'pem'}));
+  const recovery = (text: string) => ({...complete, LOMA_BACKUP_RECOVERY_PUBLIC_KEY: text});
+
+  it('is an RSA public key of 3,072 bits, also on one line', () => {
+    const text = pem(3072);
+    for (const given of [text, text.replaceAll('\n', '\\n')]) {
+      const {keys} = resolveSettings(['keys'], source(recovery(given)));
+      expect(keys.recoveryPublicKey?.trim()).toBe(text.trim());
+    }
+  });
+
+  it.each([
+    ['a smaller one', () => pem(2048), /it has 2048 bits/],
+    ['a private one', () => '-----BEGIN PRIVATE KEY-----', /private key, which belongs into the safe/],
+    [
+      'one of another kind',
+      () => String(generateKeyPairSync('ed25519').publicKey.export({type: 'spki', format: 'pem'})),
+      /it is of type ed25519/,
+    ],
+    ['something else', () => 'AAAA', /it is no public key/],
+  ])('is not %s', (_, text, problem) => {
+    expect(problemsOf(['keys'], recovery(text()))).toMatch(problem);
+  });
+
+  it('stands in for the PHI key where backups are read, from the file that a flag names', () => {
+    const files = {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: '/media/recovery.pem'};
+    const environment = {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: 'another', LOMA_BACKUP_RECOVERY_PASSPHRASE: 'geheim'};
+    const {readingKeys} = resolveSettings(['readingKeys'], source(environment, {files, readFile: (file) => file}));
+    expect(readingKeys.keys).toBeUndefined();
+    expect(readingKeys.recovery?.pem.reveal()).toBe('/media/recovery.pem');
+    expect(readingKeys.recovery?.passphrase?.reveal()).toBe('geheim');
+    expect(problemsOf(['readingKeys'], {})).toMatch(/PHI_ENCRYPTION_KEY must be 64 hex characters: it is not set/);
+  });
+});
+
 describe('where a setting comes from', () => {
   const files: Record<string, string> = {'/run/key': `${otherKey}\n`, '/run/empty': '\n'};
   const readFile = (file: string) => {
@@ -289,11 +328,11 @@ describe('where a setting comes from', () => {
     expect(compression).toBe('zstd');
   });
 
-  it.each(secretNames)('may be a file for the secret %s', (name) => {
+  it.each(fileNames)('may be a file for %s', (name) => {
     expect(valueFrom(name, {environment: {[`${name}_FILE`]: '/run/key'}})).toBe(otherKey);
   });
 
-  it.each(variableNames.filter((name) => !(secretNames as readonly string[]).includes(name)))(
+  it.each(variableNames.filter((name) => !fileNames.includes(name)))(
     'is not a file for %s, which is no secret',
     (name) => {
       expect(valueFrom(name, {environment: {[`${name}_FILE`]: '/run/key'}})).toBeUndefined();

@@ -1,5 +1,6 @@
 import {createCipheriv, randomBytes} from 'node:crypto';
 import {readdir, readFile, writeFile} from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 import {gzipSync} from 'node:zlib';
 import {afterAll, afterEach, beforeAll, describe, expect, it} from '@jest/globals';
@@ -8,6 +9,7 @@ import {BackupError} from '../../src/lib/errors.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {list} from '../../src/lib/operations/list.ts';
 import {type VerifyResult, type VerifySettings, verify} from '../../src/lib/operations/verify.ts';
+import {allCommandLines} from '../support/cli.ts';
 import {createDatabase, type TestDatabase} from '../support/database.ts';
 import {servers} from '../support/sandbox.ts';
 import {
@@ -45,6 +47,13 @@ afterEach(async () => {
 async function scratchDatabases(): Promise<string[]> {
   const names = await source.query(`SELECT datname FROM pg_database WHERE datname LIKE 'loma_verify_%'`);
   return names.split('\n').filter(Boolean);
+}
+
+/** Folders and processes of throw-away servers. */
+async function localServers(): Promise<string[]> {
+  const folders = [...(await readdir('/dev/shm')), ...(await readdir(os.tmpdir()))];
+  const commands = (await allCommandLines()).split('\n').filter((line) => /postgres.*loma-backup-/.test(line));
+  return [...folders.filter((name) => name.startsWith('loma-backup-')), ...commands];
 }
 
 function settings(changes: Partial<VerifySettings> = {}): VerifySettings {
@@ -107,11 +116,11 @@ describe('a good backup', () => {
     await source.query(`CREATE ROLE "${role}"; CREATE POLICY own_rows ON patients TO "${role}" USING (true)`);
     try {
       await takeBackup();
-      const before = (await readdir('/dev/shm')).filter((name) => name.startsWith('loma-backup-'));
+      const before = await localServers();
       const result = await verify(settings({scratch: {on: 'this machine'}}), runtime());
       expect(noteOf(result, 'restore')).toContain('every digest equal');
       expect(result.isProved).toBe(true);
-      expect((await readdir('/dev/shm')).filter((name) => name.startsWith('loma-backup-'))).toEqual(before);
+      expect(await localServers()).toEqual(before);
     } finally {
       await source.query(`DROP POLICY own_rows ON patients; DROP ROLE "${role}"`);
     }
@@ -165,10 +174,15 @@ describe('a scratch database', () => {
       expect(result.isProved).toBe(true);
       expect(await empty.query(`SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace`)).toBe('0');
 
+      await empty.query(`CREATE TYPE precious_type AS ENUM ('a')`);
+      const withType = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+      expect(noteOf(withType, 'restore')).toContain('holds types: it could not be given back as it was');
+      await empty.query('DROP TYPE precious_type');
+
       await empty.query('CREATE TABLE precious (a int)');
       const refused = await verify(settings({scratch: {on: 'server', connection}}), runtime());
       expect(statuses(refused)).toMatchObject({restore: 'failed'});
-      expect(noteOf(refused, 'restore')).toContain('is not empty');
+      expect(noteOf(refused, 'restore')).toContain('could not be given back as it was');
       expect(await empty.query('SELECT count(*) FROM precious')).toBe('0');
     } finally {
       await empty.drop();
@@ -247,11 +261,31 @@ describe('what is wrong is a failed step', () => {
     });
   });
 
-  it('a files bucket that is missing fails the first step, and what needs the store is skipped', async () => {
+  it('a files bucket that is missing fails the first step, and the backups are proved all the same', async () => {
     store = await testStore('s3');
     store.settings = {...store.settings, filesBucket: 'no-such-bucket'};
+    await takeBackup();
     const result = await verify(settings(), runtime());
-    expect(statuses(result)).toMatchObject({store: 'failed', database: 'passed', key: 'skipped', integrity: 'skipped'});
+    expect(statuses(result)).toMatchObject({store: 'failed', database: 'passed', key: 'passed', restore: 'passed'});
+    expect(result.failed).toBe(1);
+  });
+
+  it('a backups bucket that is missing fails what needs it, and skips the rest', async () => {
+    store = await testStore('s3');
+    store.settings = {...store.settings, backupsBucket: 'no-such-bucket'};
+    const result = await verify(settings(), runtime());
+    expect(statuses(result)).toMatchObject({store: 'failed', key: 'failed', integrity: 'skipped', restore: 'skipped'});
+  });
+
+  it('a server that cannot be reached fails the restore, and leaves an earlier proof as it was', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    await verify(settings(), runtime());
+    const connection = connectionTo('postgresql://nobody@127.0.0.1:1/postgres');
+    const result = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+    expect(statuses(result)).toMatchObject({integrity: 'passed', restore: 'failed'});
+    const [listed] = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(listed?.verification?.isProved).toBe(true);
   });
 
   it('a role that may not read every table fails the connection', async () => {

@@ -17,7 +17,7 @@ const requirements = {
   postgresql: {packages: ['postgresql'], isPresent: async () => (await findPostgres()) !== undefined},
   swift: {
     packages: ['python3-swift', 'memcached'],
-    isPresent: async () => (await hasCommands('memcached')) && (await canImportSwift()),
+    isPresent: async () => (await hasCommands('memcached')) && (await canImport('swift')),
   },
   ceph: {
     packages: ['radosgw', 'ceph-mon', 'ceph-osd', 'ceph-common'],
@@ -31,6 +31,7 @@ const requirements = {
   openssl: commandOfPackage('openssl'),
   chromium: commandOfPackage('chromium'),
   ps: {packages: ['procps'], isPresent: () => hasCommands('ps')},
+  'python3-cryptography': {packages: ['python3-cryptography'], isPresent: () => canImport('cryptography')},
 } satisfies Record<string, Requirement>;
 
 export type ProgramName = keyof typeof requirements;
@@ -150,7 +151,7 @@ async function isInPath(name: string): Promise<boolean> {
   return false;
 }
 
-async function canImportSwift(): Promise<boolean> {
-  const {failed} = await execa(debianPython, ['-I', '-c', 'import swift'], {reject: false});
+async function canImport(module: string): Promise<boolean> {
+  const {failed} = await execa(debianPython, ['-I', '-c', `import ${module}`], {reject: false});
   return !failed;
 }

@@ -66,8 +66,11 @@ export async function startProxy(
       headers: passedOn,
       agent: false,
     });
-    outgoing.on('error', () => answer.destroy());
-    outgoing.on('response', (reply) => relay(reply, answer, fault && 'cutAfterBytes' in fault ? fault : undefined));
+    // Swift sends a body with its 404 to a HEAD, which is no answer any more.
+    outgoing.on('error', () => method !== 'HEAD' && answer.destroy());
+    outgoing.on('response', (reply) => {
+      relay(reply, answer, {hasBody: method !== 'HEAD', ...(fault && 'cutAfterBytes' in fault ? fault : {})});
+    });
     incoming.pipe(outgoing);
   };
   const proxy = createServer((incoming, answer) => void handle(incoming, answer));
@@ -86,18 +89,26 @@ export async function startProxy(
   };
 }
 
-function relay(reply: IncomingMessage, answer: ServerResponse, cut: {cutAfterBytes: number} | undefined): void {
-  if (cut && cut.cutAfterBytes < 0) {
+function relay(
+  reply: IncomingMessage,
+  answer: ServerResponse,
+  {hasBody, cutAfterBytes}: {hasBody: boolean; cutAfterBytes?: number},
+): void {
+  if (cutAfterBytes !== undefined && cutAfterBytes < 0) {
     reply.destroy();
     answer.destroy();
     return;
   }
   answer.writeHead(reply.statusCode ?? 502, reply.headers);
-  if (!cut) {
+  if (!hasBody) {
+    answer.end();
+    return;
+  }
+  if (cutAfterBytes === undefined) {
     reply.pipe(answer);
     return;
   }
-  let left = cut.cutAfterBytes;
+  let left = cutAfterBytes;
   answer.flushHeaders();
   if (left === 0) answer.destroy();
   reply.on('data', (chunk: Buffer) => {

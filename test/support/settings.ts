@@ -7,6 +7,7 @@ import {defaultRetention} from '../../src/lib/catalog/retention.ts';
 import type {KeySettings, StoreSettings} from '../../src/lib/config.ts';
 import {BackupError} from '../../src/lib/errors.ts';
 import type {BackupSettings} from '../../src/lib/operations/backup.ts';
+import type {RestoreSettings} from '../../src/lib/operations/restore.ts';
 import type {Runtime} from '../../src/lib/operations/runtime.ts';
 import {type Connection, parseConnectionUrl} from '../../src/lib/postgres/connection.ts';
 import {Secret} from '../../src/lib/secret.ts';
@@ -108,6 +109,21 @@ export function backupSettings(
     excludeTableData: [],
     retention: defaultRetention,
     prune: true,
+    ...changes,
+  };
+}
+
+/** A restore from a store into a database, with nothing unusual but what the test says. */
+export function restoreSettings(
+  {target, store, key}: {target: string; store: Pick<TestStore, 'settings'>; key: string},
+  changes: Partial<RestoreSettings> = {},
+): RestoreSettings {
+  return {
+    store: store.settings,
+    keys: keySettings(key),
+    choice: {by: 'latest'},
+    target: connectionTo(target),
+    allowUnrestricted: false,
     ...changes,
   };
 }

@@ -112,6 +112,9 @@ export function describeBackup(
   };
 }
 
+/** IV and tag of the older form (32 bytes), and the smallest gzip file. */
+const smallestLegacyBytes = 32 + 18;
+
 function judge(
   {body}: BackupObjects,
   reading: DocumentReading<Manifest> | undefined,
@@ -119,6 +122,8 @@ function judge(
 ): {state: BackupState; problem?: string} {
   if (!body) return {state: 'incomplete', problem: 'the object with the data is missing'};
   if (!reading || reading.is === 'legacy') {
+    if (body.sizeBytes < smallestLegacyBytes)
+      return {state: 'incomplete', problem: 'the object is too small to be a backup'};
     if (bodyKind === 'legacy') return {state: 'legacy'};
     // Somebody may have put it there to have the backup taken for an unfinished one, and pruned.
     if (reading) return {state: 'damaged', problem: 'its manifest is of the older form, and the object is not'};

@@ -7,6 +7,7 @@ import {canonicalJson, type Json} from './canonical-json.ts';
 const count = z.int().nonnegative();
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const fingerprint = z.string().regex(/^[0-9a-f]{16}$/);
+const hex = z.string().regex(/^([0-9a-f]{2})*$/);
 
 const tableSchema = z.object({
   table: z.string().min(1),
@@ -44,7 +45,12 @@ const manifestSchema = z.object({
   roles: z.array(z.string()),
   pgDumpVersion: z.string(),
   toolVersion: z.string(),
+  /** Of the key that opens it: the one that sealed the object, or the one that `keys rotate` wrapped its data key under. */
   keyFingerprint: fingerprint,
+  /** The object's data key, wrapped once more since the object was written: as it would stand in the object's header. */
+  wrappedKeys: z.array(z.object({namespace: z.string(), providerInfo: hex, wrappedKey: hex})).optional(),
+  /** A seal that whoever can open the object can check; see `dataKeySeal`. */
+  dataKeySeal: digest.optional(),
   /** Patterns of tables whose rows were left out. */
   excludedTableData: z.array(z.string()),
   contents: z.object({
@@ -73,6 +79,8 @@ export interface SealingKey {
 
 /** What the sealing key is derived for (HKDF's info). */
 export const manifestSealPurpose = 'loma-backup manifest 2.0';
+/** The same for the seal under the object's data key. */
+export const dataKeySealPurpose = 'loma-backup manifest 2.0 data key';
 
 /** Longer manifests are refused unread: 64 MiB is a database of 250,000 tables. */
 export const mostManifestBytes = 64 << 20;
@@ -81,8 +89,24 @@ function sealValue(document: Json, key: SealingKey): string {
   return createHmac('sha256', key.key).update(canonicalJson(document)).digest('hex');
 }
 
+/** A JSON object. */
+export type JsonObject = {[name: string]: Json | undefined};
+
+/**
+ * The second seal of a manifest: an HMAC under a key derived from its object's data key, over everything but the two
+ * seals. Whoever can open the object can check it, also with the recovery key, when the PHI key is lost.
+ */
+export function dataKeySeal(document: JsonObject, key: Uint8Array): string {
+  const {seal: _, dataKeySeal: __, ...rest} = document;
+  return sealValue(rest, {fingerprint: '', key});
+}
+
+export function fitsDataKeySeal(document: JsonObject, key: Uint8Array): boolean {
+  return typeof document.dataKeySeal === 'string' && equalHex(dataKeySeal(document, key), document.dataKeySeal);
+}
+
 /** Seals any document of ours: the same members and one more, `seal`. */
-export function sealDocument(document: {[name: string]: Json}, key: SealingKey): string {
+export function sealDocument(document: JsonObject, key: SealingKey): string {
   const seal = {algorithm: 'HMAC-SHA-256', keyFingerprint: key.fingerprint, value: sealValue(document, key)};
   return `${JSON.stringify({...document, seal}, undefined, 2)}\n`;
 }
@@ -90,9 +114,12 @@ export function sealDocument(document: {[name: string]: Json}, key: SealingKey):
 /** `verified`: one of our keys sealed it, unchanged since. `unchecked`: the key that sealed it is not at hand. */
 export type SealState = 'verified' | 'unchecked';
 
-/** A document that was read back: what it says, and whether that can be believed. */
+/**
+ * A document that was read back: what it says, and whether that can be believed. `json` is all of it but the seal, also
+ * members that only a later version knows.
+ */
 export type DocumentReading<T> =
-  | {is: 'document'; document: T; seal: SealState; sealedBy: string}
+  | {is: 'document'; document: T; seal: SealState; sealedBy: string; json: JsonObject}
   | {is: 'legacy'; database: string | undefined}
   | {is: 'invalid'; reason: string};
 
@@ -122,6 +149,7 @@ export function readDocument<T>(bytes: Buffer, schema: z.ZodType<T>, keys: reado
     document: parsed.data,
     seal: key ? 'verified' : 'unchecked',
     sealedBy: seal.data.keyFingerprint,
+    json: rest,
   };
 }
 

@@ -4,7 +4,7 @@ import {type Backup, isRestorable} from './backups.ts';
 export interface RetentionPolicy {
   /** Backups younger than this are kept. */
   keepDays: number;
-  /** So many of the newest backups that can be restored are kept, however old they are. */
+  /** So many of the newest backups of each database that can be restored are kept, however old they are. */
   keepLast: number;
 }
 
@@ -17,9 +17,11 @@ export interface RetentionDecision<B> {
   because: string;
 }
 
-type Judged = Pick<Backup, 'key' | 'startedAt' | 'state' | 'isHeld'>;
+type Judged = Pick<Backup, 'key' | 'startedAt' | 'state' | 'isHeld' | 'database'>;
 
 const dayMs = 86_400_000;
+/** A backup without a manifest may be one that another run is about to publish. */
+const unfinishedDays = 1;
 
 /** Decides for every backup, newest first. */
 export function planRetention<B extends Judged>(
@@ -28,13 +30,18 @@ export function planRetention<B extends Judged>(
   now: Date,
 ): RetentionDecision<B>[] {
   const newestFirst = [...backups].sort((a, b) => b.startedAt.getTime() - a.startedAt.getTime());
-  const newest = new Set(newestFirst.filter(isRestorable).slice(0, policy.keepLast));
+  const newest = new Set(
+    [...Map.groupBy(newestFirst.filter(isRestorable), ({database}) => database).values()].flatMap((ofDatabase) =>
+      ofDatabase.slice(0, policy.keepLast),
+    ),
+  );
   return newestFirst.map((backup) => {
     const ageDays = (now.getTime() - backup.startedAt.getTime()) / dayMs;
     const keep = (because: string) => ({backup, action: 'keep' as const, because});
     if (backup.isHeld) return keep('it is held');
     if (newest.has(backup)) return keep(`it is one of the newest ${policy.keepLast} that can be restored`);
     if (ageDays <= policy.keepDays) return keep(`it is not older than ${days(policy.keepDays)}`);
+    if (backup.state === 'incomplete' && ageDays <= unfinishedDays) return keep('it may be under way');
     // Its object may be good, and whoever altered the manifest may have wanted it gone.
     if (backup.state === 'damaged') return keep('it is damaged: a person should look at it');
     const what = backup.state === 'incomplete' ? 'it is incomplete, and older' : 'it is older';

@@ -1,4 +1,4 @@
-import {Transform} from 'node:stream';
+import {Duplex} from 'node:stream';
 
 export type CompressBlock = (block: Buffer, done: (error: Error | null, compressed: Buffer) => void) => void;
 
@@ -14,9 +14,10 @@ const concurrency = 3;
  * file: RFC 1952, 2.2; RFC 8878, 3.
  *
  * Block buffers are used again as soon as their block is compressed: fresh ones would cost a page fault every 4 KiB, and a
- * garbage collection every few dozen blocks.
+ * garbage collection every few dozen blocks. It is a Duplex, not a Transform: results come later than the write that they
+ * belong to, and a Transform would not notice that its reader is slower.
  */
-export function compressBlocks(compress: CompressBlock): Transform {
+export function compressBlocks(compress: CompressBlock): Duplex {
   const idle: Buffer[] = [];
   let block: Buffer = Buffer.allocUnsafeSlow(blockBytes);
   let filled = 0;
@@ -24,20 +25,29 @@ export function compressBlocks(compress: CompressBlock): Transform {
   /** Results in the order of their blocks; undefined is one that is still under way. */
   const results: (Buffer | undefined)[] = [];
   let firstIndex = 0;
+  /** Whether the reader takes more. */
+  let isWanted = true;
   /** Goes on when at most `until` blocks are left. */
   let waiting: {until: number; resume: () => void} | undefined;
   let failure: Error | undefined;
 
-  const stage = new Transform({
+  const stage = new Duplex({
     writableHighWaterMark: blockBytes,
     readableHighWaterMark: blockBytes,
-    transform(chunk: Buffer, _encoding, done) {
+    write(chunk: Buffer, _encoding, done) {
       fill(chunk, done);
     },
-    flush(done) {
+    final(done) {
       // An empty stream must be a valid file too.
       if (filled > 0 || isEmpty) start();
-      whenAtMost(0, done);
+      whenAtMost(0, (error) => {
+        if (!error) stage.push(null);
+        done(error);
+      });
+    },
+    read() {
+      isWanted = true;
+      passOn();
     },
   });
 
@@ -72,10 +82,12 @@ export function compressBlocks(compress: CompressBlock): Transform {
     filled = 0;
   }
 
+  /** Hands on what is ready, as long as the reader takes it, and lets the writer go on. */
   function passOn(): void {
-    while (!failure && results[0] !== undefined) {
-      stage.push(results.shift());
+    while (isWanted && !failure && results[0] !== undefined) {
+      const compressed = results.shift();
       firstIndex += 1;
+      isWanted = stage.push(compressed);
     }
     if (!waiting || (results.length > waiting.until && !failure)) return;
     const {resume} = waiting;

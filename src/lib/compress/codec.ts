@@ -1,5 +1,5 @@
 /** Compression codecs. One is chosen by name to write, and found by the key's suffix to read. */
-import type {Transform} from 'node:stream';
+import type {Duplex, Transform} from 'node:stream';
 import {constants, createGunzip, createZstdDecompress, gzip, zstdCompress} from 'node:zlib';
 import type {CompressionName} from '../config.ts';
 import {BackupError, codeOf, messageOf} from '../errors.ts';
@@ -8,7 +8,7 @@ import {compressBlocks} from './block-compressor.ts';
 export interface Codec {
   name: CompressionName;
   /** A fresh stage that compresses. */
-  compress(): Transform;
+  compress(): Duplex;
   /** A fresh stage that decompresses, and fails when the stream is damaged or cut off. */
   decompress(): Transform;
 }

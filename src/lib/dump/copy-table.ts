@@ -1,8 +1,9 @@
 import {createHash} from 'node:crypto';
 import {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
+import {BackupError, interruption, messageOf} from '../errors.ts';
 import {clientEnvironment, connectionArgument} from '../postgres/connection.ts';
-import {readFrom} from '../postgres/process.ts';
+import {describeFailure, processFailure, readFrom} from '../postgres/process.ts';
 import type {Session} from '../postgres/query.ts';
 import {countLines} from './count-lines.ts';
 
@@ -36,6 +37,8 @@ export async function digestTable(
     '-w',
     '-v',
     'ON_ERROR_STOP=1',
+    '-v',
+    'VERBOSITY=terse',
     '-c',
     sql,
     `--dbname=${connectionArgument(session.connection)}`,
@@ -55,6 +58,16 @@ export async function digestTable(
   });
   try {
     await pipeline(copy.stream, sink);
+  } catch (error) {
+    const failure = processFailure(error);
+    throw (
+      interruption(session.signal) ??
+      new BackupError(`Table ${table} cannot be read`, {
+        code: 'POSTGRES_QUERY_FAILED',
+        kind: 'postgres',
+        reason: failure ? describeFailure(failure) : messageOf(error),
+      })
+    );
   } finally {
     await copy.stop();
   }

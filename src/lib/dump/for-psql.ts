@@ -80,10 +80,15 @@ function optional(statement: Buffer): Buffer {
 }
 
 function refuseCommand(line: Buffer): never {
-  throw new BackupError('The dump holds a psql command', {
+  throw psqlCommandError(line.toString());
+}
+
+/** The error for a dump that holds a psql command. */
+export function psqlCommandError(command: string): BackupError {
+  return new BackupError('The dump holds a psql command', {
     code: 'DUMP_UNREADABLE',
     kind: 'integrity',
-    reason: `pg_dump writes none, and psql would run it: ${JSON.stringify(line.toString().trim().slice(0, 60))}`,
+    reason: `pg_dump writes none, and psql would run it: ${JSON.stringify(command.trim().slice(0, 60))}`,
     hint: 'The source database may have been tampered with. Write the dump to a file (--output) on an encrypted disk, and look at it before anything runs it.',
   });
 }

@@ -4,6 +4,7 @@ import {BackupError} from '../errors.ts';
 import type {DumpContents, TableContents} from './contents.ts';
 import {countLines} from './count-lines.ts';
 import {type DumpEntry, EntryRecorder} from './entries.ts';
+import {psqlCommandError} from './for-psql.ts';
 import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
 
 /** What a dump said about itself and held. */
@@ -158,10 +159,12 @@ export function inspect(
 }
 
 /**
- * Refuses a dump that pg_dump did not finish.
+ * Refuses a dump that pg_dump did not finish, or did not write: no restore would take it.
  * @throws BackupError DUMP_UNREADABLE
  */
 export function requireComplete(inspection: Inspection): void {
+  const [command] = inspection.commands;
+  if (command !== undefined) throw psqlCommandError(command);
   if (inspection.isComplete) return;
   throw new BackupError('The dump is not complete', {
     code: 'DUMP_UNREADABLE',

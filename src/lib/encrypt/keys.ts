@@ -44,6 +44,8 @@ export interface ReadingKeys {
 /** The keys in use: `current` seals and opens, `previous` only open. */
 export interface Keyring extends ReadingKeys {
   current: EncryptionKey;
+  /** Every data key is wrapped under this one, too. */
+  recoveryPublic?: RecoveryPublicKey | undefined;
 }
 
 export function encryptionKey(hex: Secret): EncryptionKey {
@@ -51,8 +53,33 @@ export function encryptionKey(hex: Secret): EncryptionKey {
   return {fingerprint: createHash('sha256').update(copy()).digest('hex').slice(0, 16), bytes: copy};
 }
 
-export function keyring(current: Secret, previous: readonly Secret[] = []): Keyring {
-  return {current: encryptionKey(current), previous: previous.map(encryptionKey)};
+/** @param recoveryPem the recovery key's public half */
+export function keyring(current: Secret, previous: readonly Secret[] = [], recoveryPem?: string | undefined): Keyring {
+  return {
+    current: encryptionKey(current),
+    previous: previous.map(encryptionKey),
+    ...(recoveryPem === undefined ? {} : {recoveryPublic: recoveryPublicKey(recoveryPem)}),
+  };
+}
+
+/** The recovery key's private half as it comes from the safe. */
+export interface RecoveryKeyText {
+  pem: Secret;
+  passphrase?: Secret | undefined;
+}
+
+/**
+ * The keys to read with: those of the settings, the recovery key, or both.
+ * @throws BackupError CONFIGURATION_INVALID for a recovery key that is none
+ */
+export function readingKeys(
+  settings: {current: Secret; previous: readonly Secret[]} | undefined,
+  recovery: RecoveryKeyText | undefined,
+): ReadingKeys {
+  return {
+    ...(settings ? keyring(settings.current, settings.previous) : {previous: []}),
+    ...(recovery ? {recovery: recoveryPrivateKey(recovery.pem, recovery.passphrase)} : {}),
+  };
 }
 
 /** A new key: 32 bytes of the system's random generator, as 64 hex characters. */
@@ -80,13 +107,15 @@ export function recoveryPrivateKey(pem: Secret, passphrase: Secret | undefined):
     if (privateKey.asymmetricKeyType !== 'rsa') throw new Error(`it is of type ${privateKey.asymmetricKeyType}`);
     return {is: 'recovery', fingerprint: fingerprintOf(createPublicKey(privateKey)), privateKey};
   } catch (error) {
-    const needsPassphrase = /ENCRYPTED/.test(pem.reveal().slice(0, 200));
+    const isEncrypted = /ENCRYPTED/.test(pem.reveal().slice(0, 200));
     throw new BackupError('The recovery key cannot be used', {
       code: 'CONFIGURATION_INVALID',
       kind: 'configuration',
-      reason: needsPassphrase
-        ? 'its passphrase is another one, or the file was altered'
-        : 'it is no RSA private key in PEM form',
+      reason: !isEncrypted
+        ? 'it is no RSA private key in PEM form'
+        : passphrase
+          ? 'its passphrase is another one, or the file was altered'
+          : 'it needs its passphrase, and none was given',
       hint: 'It begins with -----BEGIN PRIVATE KEY----- or -----BEGIN ENCRYPTED PRIVATE KEY-----; the passphrase is asked for, or LOMA_BACKUP_RECOVERY_PASSPHRASE.',
       cause: error,
     });
@@ -108,5 +137,10 @@ export function openingKeys(keys: ReadingKeys): readonly OpeningKey[] {
  * (RFC 5869), no salt, the given purpose as info.
  */
 export function derivedKey(key: EncryptionKey, purpose: string): Buffer {
-  return Buffer.from(hkdfSync('sha256', key.bytes(), Buffer.alloc(0), purpose, 32));
+  return deriveFrom(key.bytes(), purpose);
+}
+
+/** The same from any 32 secret bytes, such as a data key. */
+export function deriveFrom(secret: Uint8Array, purpose: string): Buffer {
+  return Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), purpose, 32));
 }

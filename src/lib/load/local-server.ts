@@ -63,7 +63,7 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Loc
   const account = await unprivilegedAccount();
   const {folder, warnings} = await makeFolder(options.dumpBytes, account);
   const data = path.join(folder, 'data');
-  const clean = atEndOfProcess('"$1/pg_ctl" stop -D "$2" -m immediate; rm -rf "$3"', [programs, data, folder]);
+  const clean = atEndOfProcess('"$1/pg_ctl" stop -D "$2" -m immediate; rm -rf "$3"', [programs, data, folder], account);
   try {
     const password = randomBytes(24).toString('hex');
     const run = (file: string, args: string[]) =>

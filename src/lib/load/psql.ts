@@ -2,7 +2,7 @@
 import type {Writable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
-import {describeFailure, type ProcessStream, processFailure, writeTo} from '../postgres/process.ts';
+import {describeFailure, type ProcessStream, processFailure, quotedMark, writeTo} from '../postgres/process.ts';
 import {query, quoteLiteral, type Session} from '../postgres/query.ts';
 
 /** Rows that a table should hold. */
@@ -26,7 +26,7 @@ export function startLoad(session: Session): ProcessStream<Writable> {
 }
 
 /** What a failed row count says, to be found again in psql's error. */
-const rowCountMark = 'loma-backup row count';
+const rowCountMark = `${quotedMark} row count`;
 
 /**
  * SQL that fails unless every table holds the rows it should. Run before the COMMIT, so that a restore that lost a row is
@@ -34,7 +34,8 @@ const rowCountMark = 'loma-backup row count';
  * A table whose rows are hidden from this role by row-level security is passed over (see `hiddenTables`).
  */
 export function rowCountChecks(expected: readonly ExpectedRows[]): string {
-  return expected
+  const checks = expected
+    .filter(({table}) => isReadable(table))
     .map(({table, rows}) => {
       const name = quoteLiteral(table);
       return (
@@ -42,8 +43,14 @@ export function rowCountChecks(expected: readonly ExpectedRows[]): string {
         `ELSE (${quoteLiteral(`${rowCountMark}: table ${table} has `)} || count(*) || ${quoteLiteral(` rows, not ${rows}`)})::int END ` +
         `FROM ONLY ${table};`
       );
-    })
-    .join('\n');
+    });
+  // The dump turned it off, and then a count that it would hide rows from is an error.
+  return ['SET row_security = on;', ...checks].join('\n');
+}
+
+/** Names of a SQL_ASCII database may be in any encoding; one that is not UTF-8 cannot be asked for here. */
+export function isReadable(table: string): boolean {
+  return !table.includes('\ufffd');
 }
 
 /** Tables whose rows this role can't count, because row-level security hides them from it. */
@@ -60,14 +67,6 @@ export async function hiddenTables(session: Session, tables: readonly string[]):
 /** Planner statistics are not in a dump before PostgreSQL 18: without them the first queries crawl. */
 export async function analyze(session: Session): Promise<void> {
   await query(session, 'ANALYZE;');
-}
-
-/** Takes out the one place where the first line of an error quotes a value: it was in a row. */
-export function withoutValues(message: string): string {
-  return message.replace(
-    /(invalid input [^"\n]*|out of range[^"\n]*|invalid byte [^"\n]*|value )"(?!loma-backup row count)[^\n]*"/g,
-    '$1"…"',
-  );
 }
 
 function loadHint(reason: string): string {
@@ -91,18 +90,25 @@ function loadHint(reason: string): string {
   return 'Nothing was changed in the target. Mend the cause, or restore into a new, empty database with --target.';
 }
 
-/** The error for a pipeline whose psql failed; undefined if it was something else that failed. */
-export function loadError(error: unknown, session: Session): BackupError | undefined {
+/**
+ * The error for a pipeline whose psql failed; undefined if it was something else that failed.
+ * @param isCommitting COMMIT was sent already
+ */
+export function loadError(error: unknown, session: Session, isCommitting: boolean): BackupError | undefined {
   const failure = processFailure(error);
   if (!failure) return undefined;
   const interrupted = interruption(session.signal);
-  if (interrupted) return interrupted;
-  const reason = withoutValues(describeFailure(failure));
+  if (interrupted && !isCommitting) return interrupted;
+  const reason = describeFailure(failure);
   const rowCount = new RegExp(`${rowCountMark}: (.*?)"?$`, 'm').exec(reason)?.[1];
+  // An error of the server says that it rolled back; silence after COMMIT was sent says nothing.
+  const isUnknown = isCommitting && !/ERROR: /.test(reason);
   return new BackupError('Database restore failed', {
     code: rowCount ? 'RESTORE_INCOMPLETE' : 'RESTORE_FAILED',
     kind: rowCount ? 'integrity' : 'postgres',
-    reason: `${describeConnection(session.connection)} is as it was: ${rowCount ?? reason}`,
-    hint: loadHint(reason),
+    reason: `${describeConnection(session.connection)} ${isUnknown ? 'may hold the backup or be as it was' : 'is as it was'}: ${rowCount ?? reason}`,
+    hint: isUnknown
+      ? 'The connection was lost during the COMMIT. Look at the target before anything else.'
+      : loadHint(reason),
   });
 }

@@ -11,7 +11,10 @@ export async function createMissingRoles(session: Session, roles: readonly strin
   const missing = await missingRoles(session, roles);
   if (missing.length === 0) return [];
   try {
-    await query(session, missing.map((role) => `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN;`).join('\n'));
+    await query(
+      session,
+      ['BEGIN;', ...missing.map((role) => `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN;`), 'COMMIT;'].join('\n'),
+    );
     return missing;
   } catch (error) {
     if (error instanceof BackupError && error.code === 'POSTGRES_QUERY_FAILED') throw rolesMissing(missing);

@@ -76,14 +76,36 @@ async function dropStale(server: Session, now: Date): Promise<void> {
   }
 }
 
+/**
+ * What else a database holds that a restore and the clean-up after it could take away; nothing for one as CREATE DATABASE
+ * makes it. A schema public that belongs to the role itself would go with `DROP OWNED`.
+ */
+const obstacleSql = `
+  SELECT pg_catalog.string_agg(what, ', ') FROM (
+    SELECT 'extensions' AS what WHERE EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql')
+    UNION ALL SELECT 'types' WHERE EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid >= 16384)
+    UNION ALL SELECT 'operators' WHERE EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oid >= 16384)
+    UNION ALL SELECT 'casts' WHERE EXISTS (SELECT FROM pg_catalog.pg_cast WHERE oid >= 16384)
+    UNION ALL SELECT 'collations' WHERE EXISTS (SELECT FROM pg_catalog.pg_collation WHERE oid >= 16384)
+    UNION ALL SELECT 'text search configurations' WHERE EXISTS (SELECT FROM pg_catalog.pg_ts_config WHERE oid >= 16384)
+    UNION ALL SELECT 'text search dictionaries' WHERE EXISTS (SELECT FROM pg_catalog.pg_ts_dict WHERE oid >= 16384)
+    UNION ALL SELECT 'foreign data wrappers' WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_data_wrapper)
+    UNION ALL SELECT 'publications' WHERE EXISTS (SELECT FROM pg_catalog.pg_publication)
+    UNION ALL SELECT 'event triggers' WHERE EXISTS (SELECT FROM pg_catalog.pg_event_trigger)
+    UNION ALL SELECT 'default privileges' WHERE EXISTS (SELECT FROM pg_catalog.pg_default_acl)
+    UNION ALL SELECT 'a schema public that belongs to the role' WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
+      WHERE nspname = 'public' AND nspowner = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user))
+  ) AS t`;
+
 /** Takes the session's own database, if nothing can be lost in it. */
 async function borrow(server: Session): Promise<Scratch> {
   const target = await lookAtTarget(server);
-  if (!isEmpty(target)) {
+  const obstacle = isEmpty(target) ? await query(server, obstacleSql) : 'tables, views, functions or large objects';
+  if (obstacle) {
     throw new BackupError('There is no database to try the restore in', {
       code: 'REFUSED',
       kind: 'refused',
-      reason: `the role may not create databases, and ${target.address} is not empty`,
+      reason: `the role may not create databases, and ${target.address} holds ${obstacle}: it could not be given back as it was`,
       hint: 'ALTER ROLE … CREATEDB, or set TEST_DATABASE_URL to an empty database, or use --scratch local.',
     });
   }

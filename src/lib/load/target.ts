@@ -1,6 +1,6 @@
 /** What a database holds before something is restored into it. */
-import {type Connection, describeConnection} from '../postgres/connection.ts';
-import {queryJson, type ServerFacts, type Session, serverFacts} from '../postgres/query.ts';
+import {describeConnection} from '../postgres/connection.ts';
+import {queryJson, quoteLiteral, type ServerFacts, type Session, serverFacts} from '../postgres/query.ts';
 
 export interface TargetFacts extends ServerFacts {
   /** `host:port/database`. */
@@ -43,12 +43,21 @@ export async function lookAtTarget(session: Session): Promise<TargetFacts> {
   return {...server, ...held, address: describeConnection(session.connection)};
 }
 
+/** Tables of a database that are not among the given ones; at most 20 of them. */
+export async function otherTables(session: Session, known: readonly string[]): Promise<string[]> {
+  const list = known.map((table) => quoteLiteral(table)).join(', ');
+  return (await queryJson(
+    session,
+    `SELECT coalesce(pg_catalog.json_agg(name), '[]') FROM (
+       SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
+       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+       WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}
+         AND NOT pg_catalog.format('%I.%I', n.nspname, c.relname) = ANY (ARRAY[${list}]::text[])
+       ORDER BY 1 LIMIT 20) t`,
+  )) as string[];
+}
+
 /** Whether a restore into it can destroy nothing. */
 export function isEmpty({tables, otherObjects}: Pick<TargetFacts, 'tables' | 'otherObjects'>): boolean {
   return tables === 0 && otherObjects === 0;
-}
-
-/** Whether two connections lead to the same database, as far as their addresses tell. */
-export function isSameDatabase(a: Connection, b: Connection): boolean {
-  return a.host === b.host && (a.port || '5432') === (b.port || '5432') && a.database === b.database;
 }

@@ -2,13 +2,14 @@ import type {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {type Backup, isRestorable} from '../catalog/backups.ts';
 import {backupKey, backupsPrefix, manifestKey} from '../catalog/key-names.ts';
-import {type Manifest, sealManifest} from '../catalog/manifest.ts';
+import {dataKeySeal, type Manifest, sealManifest} from '../catalog/manifest.ts';
 import type {RetentionPolicy} from '../catalog/retention.ts';
 import {codecs} from '../compress/codec.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
 import {inspect, requireComplete} from '../dump/inspect.ts';
 import {dumpEncoding, dumpError, startDump} from '../dump/pg-dump.ts';
+import {newDataKey} from '../encrypt/data-key.ts';
 import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
@@ -21,7 +22,7 @@ import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
 import {partSizeFor} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {loadManifest, manifestSealingKey, readCatalog} from './catalog.ts';
+import {dataKeySealingKey, loadManifest, manifestSealingKey, readCatalog} from './catalog.ts';
 import {type PruneResult, pruneStore} from './prune.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -58,6 +59,8 @@ export interface BackupResult {
   retention: RetentionPolicy;
   /** Undefined when nothing was to be pruned, or when it seemed wrong to (see the warnings). */
   pruned: PruneResult | undefined;
+  /** The database looks like the wrong one (see the warnings). The backup of it is complete. */
+  isSuspicious: boolean;
   warnings: string[];
 }
 
@@ -72,7 +75,10 @@ export const backupSteps: readonly Step[] = [
   {id: 'uploads', title: 'Abort unfinished uploads'},
 ];
 
-/** A database that lost more than this share of its rows since the last backup may be the wrong one. */
+/**
+ * A database that holds less than this share of the rows of the largest backup that is kept may be the wrong one. Not of
+ * the last one: after a second night the wrong database would look usual, and retention would eat the good backups.
+ */
 const suspiciousShare = 0.5;
 
 /**
@@ -96,14 +102,16 @@ interface Plan {
   server: ServerFacts;
   pgDump: Tool;
   partSizeBytes: number;
-  sealingKey: EncryptionKey;
+  keys: Keyring;
+  /** Of this backup's object alone. */
+  dataKey: Buffer;
 }
 
 async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
   const {observer} = runtime;
   const started = performance.now();
   const startedAt = runtime.now();
-  const keys = keyring(settings.keys.current, settings.keys.previous);
+  const keys = keyring(settings.keys.current, settings.keys.previous, settings.keys.recoveryPublicKey);
   const warnings: string[] = [];
   const warn = (message: string) => {
     warnings.push(message);
@@ -123,7 +131,8 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     server,
     pgDump,
     partSizeBytes: partSizeFor(server.sizeBytes),
-    sealingKey: keys.current,
+    keys,
+    dataKey: newDataKey(),
   };
   const streamed = await streamDump(store, plan, settings, runtime);
   const manifest: Manifest = {
@@ -150,10 +159,12 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     excludedTableData: [...settings.excludeTableData],
     contents: streamed.contents,
   };
-  await asStep(observer, 'publish', () => publish(store, manifest, keys.current, runtime.signal));
+  await asStep(observer, 'publish', () =>
+    publish(store, manifest, {key: keys.current, dataKey: plan.dataKey}, runtime.signal),
+  );
 
   const {tables, rows} = totals(manifest.contents);
-  const {pruned} = await compareAndPrune(store, manifest, keys, settings, runtime, warn);
+  const {pruned, isSuspicious} = await compareAndPrune(store, manifest, keys, settings, runtime, warn);
   return {
     key: plan.key,
     database: server.database,
@@ -169,6 +180,7 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     isHeld: manifest.hold,
     retention: settings.retention,
     pruned,
+    isSuspicious,
     warnings,
   };
 }
@@ -219,11 +231,11 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
       inspector,
       codecs[settings.compression].compress(),
       compressed,
-      seal(plan.sealingKey, {
-        objectKey: plan.key,
-        compression: settings.compression,
-        content: 'postgresql-dump',
-      }),
+      seal(
+        plan.keys.current,
+        {objectKey: plan.key, compression: settings.compression, content: 'postgresql-dump'},
+        {recovery: plan.keys.recoveryPublic, dataKey: plan.dataKey},
+      ),
       sealed,
       (body) =>
         store.put(plan.key, body as unknown as Readable, {
@@ -264,21 +276,25 @@ function unreadableManifest(store: ObjectStore, reason: string): BackupError {
 }
 
 /** Without its manifest a backup is not complete: if it can't be published and read back, the object goes too. */
-async function publish(
+export async function publish(
   store: ObjectStore,
   manifest: Manifest,
-  key: EncryptionKey,
+  {key, dataKey}: {key: EncryptionKey; dataKey: Buffer},
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const [object] = manifest.objects;
   if (!object) throw new Error('a manifest names its object');
   const sealing = manifestSealingKey(key);
+  const sealed = {...manifest, dataKeySeal: dataKeySeal(manifest, dataKeySealingKey(dataKey))};
   try {
     const interrupted = interruption(signal);
     if (interrupted) throw interrupted;
-    await store.create(manifestKey(object.key), Buffer.from(sealManifest(manifest, sealing)));
+    await store.create(manifestKey(object.key), Buffer.from(sealManifest(sealed, sealing)));
     const reading = await loadManifest(store, object.key, [sealing]);
     if (reading.is !== 'document') throw unreadableManifest(store, reading.is === 'invalid' ? reading.reason : '');
+    // A prune that ran at the same time may have taken the object for one that was never finished.
+    const stored = await store.head(object.key);
+    if (stored?.sizeBytes !== object.size) throw unreadableManifest(store, 'the object that it describes is gone');
   } catch (error) {
     const failure = asBackupError(error);
     // Another run's manifest, of the same millisecond: what lies there is not ours to remove.
@@ -299,7 +315,7 @@ async function compareAndPrune(
   settings: BackupSettings,
   runtime: Runtime,
   warn: (message: string) => void,
-): Promise<{pruned: PruneResult | undefined}> {
+): Promise<{pruned: PruneResult | undefined; isSuspicious: boolean}> {
   const {observer} = runtime;
   try {
     const backups = await asStep(observer, 'catalog', () => readCatalog(store, keys, runtime.signal));
@@ -307,16 +323,18 @@ async function compareAndPrune(
     if (suspicion) warn(suspicion);
     const why = suspicion ? 'this backup looks unusual' : settings.prune ? undefined : '--no-prune';
     if (why === undefined) {
-      return {pruned: await pruneStore(store, backups, {retention: settings.retention, dryRun: false}, runtime)};
+      const pruned = await pruneStore(store, backups, {retention: settings.retention, dryRun: false}, runtime);
+      return {pruned, isSuspicious: false};
     }
     for (const step of ['delete', 'uploads']) observer({type: 'skipped', step, note: why});
     if (suspicion && settings.prune) warn('old backups were not deleted, because this one looks unusual');
+    return {pruned: undefined, isSuspicious: suspicion !== undefined};
   } catch (error) {
     const interrupted = interruption(runtime.signal);
     if (interrupted) throw interruptedAfter(manifest, interrupted);
     warn(`the backup is complete, but old backups could not be looked at: ${messageOf(error)}`);
   }
-  return {pruned: undefined};
+  return {pruned: undefined, isSuspicious: false};
 }
 
 function interruptedAfter(manifest: Manifest, {message, kind}: BackupError): BackupError {
@@ -327,18 +345,22 @@ function interruptedAfter(manifest: Manifest, {message, kind}: BackupError): Bac
   });
 }
 
-/** What is odd about a backup, next to the last one of the same database. */
+/** What is odd about a backup, next to those of the same database that are kept. */
 export function suspicionOf(manifest: Manifest, backups: readonly Backup[]): string | undefined {
   const {tables, rows} = totals(manifest.contents);
   if (tables === 0) return `the database ${manifest.database} holds no tables: is it the right one?`;
   const own = manifest.objects[0]?.key;
   const earlier = backups.filter((other) => other.key !== own && isRestorable(other) && other.rows !== undefined);
-  const last = earlier.find((other) => other.database === manifest.database);
-  if (last?.rows && rows < last.rows * suspiciousShare) {
-    return `the database holds ${rows} rows, and held ${last.rows} in the last backup (${last.key}): is it the right one?`;
+  const ofDatabase = earlier.filter((other) => other.database === manifest.database);
+  const [largest] = ofDatabase.toSorted((a, b) => (b.rows ?? 0) - (a.rows ?? 0));
+  if (largest?.rows && rows < largest.rows * suspiciousShare) {
+    return (
+      `the database holds ${rows} rows, and held ${largest.rows} in an earlier backup (${largest.key}): is it the right one? ` +
+      'If it is, loma-backup prune deletes the old ones.'
+    );
   }
   const [newest] = earlier;
-  if (!last && newest) {
+  if (!largest && newest) {
     return `the earlier backups in this bucket are of database ${newest.database}, this one is of ${manifest.database}`;
   }
   return undefined;

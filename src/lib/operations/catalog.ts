@@ -4,6 +4,7 @@ import {type Backup, type BackupObjects, describeBackup, groupObjects, isRestora
 import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp, verificationKey} from '../catalog/key-names.ts';
 import {
   type DocumentReading,
+  dataKeySealPurpose,
   type Manifest,
   manifestSealPurpose,
   mostManifestBytes,
@@ -16,7 +17,7 @@ import {
   type VerificationSummary,
   verificationSealPurpose,
 } from '../catalog/verification.ts';
-import {allKeys, derivedKey, type EncryptionKey, type Keyring} from '../encrypt/keys.ts';
+import {allKeys, derivedKey, deriveFrom, type EncryptionKey, type ReadingKeys} from '../encrypt/keys.ts';
 import {longestHeader, magic, parseHeader} from '../encrypt/message-header.ts';
 import {BackupError, interruption} from '../errors.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
@@ -26,6 +27,11 @@ const concurrency = 16;
 
 export function manifestSealingKey(key: EncryptionKey): SealingKey {
   return {fingerprint: key.fingerprint, key: derivedKey(key, manifestSealPurpose)};
+}
+
+/** The key that seals a manifest for those who can open its object. */
+export function dataKeySealingKey(dataKey: Uint8Array): Buffer {
+  return deriveFrom(dataKey, dataKeySealPurpose);
 }
 
 export function verificationSealingKey(key: EncryptionKey): SealingKey {
@@ -38,7 +44,7 @@ export interface CatalogKeys {
   verification: SealingKey[];
 }
 
-export function catalogKeys(keys: Keyring | undefined): CatalogKeys {
+export function catalogKeys(keys: ReadingKeys | undefined): CatalogKeys {
   const all = keys ? allKeys(keys) : [];
   return {manifest: all.map(manifestSealingKey), verification: all.map(verificationSealingKey)};
 }
@@ -102,6 +108,20 @@ async function loadVerification(
   }
 }
 
+/** A backup may be pruned between the listing and the look at it: then there is none. */
+async function inspectUnlessGone(
+  store: ObjectStore,
+  objects: BackupObjects,
+  keys: CatalogKeys,
+): Promise<Backup | undefined> {
+  try {
+    return await inspectBackup(store, objects, keys);
+  } catch (error) {
+    if (error instanceof BackupError && error.code === 'OBJECT_NOT_FOUND') return undefined;
+    throw error;
+  }
+}
+
 async function listObjects(store: ObjectStore): Promise<BackupObjects[]> {
   const objects = [];
   for await (const {key, sizeBytes} of store.list(backupsPrefix)) objects.push({key, sizeBytes});
@@ -111,15 +131,16 @@ async function listObjects(store: ObjectStore): Promise<BackupObjects[]> {
 /** Every backup in the bucket, newest first. */
 export async function readCatalog(
   store: ObjectStore,
-  keys: Keyring | undefined,
+  keys: ReadingKeys | undefined,
   signal?: AbortSignal | undefined,
 ): Promise<Backup[]> {
   const sealing = catalogKeys(keys);
   try {
-    return await pMap(await listObjects(store), (objects) => inspectBackup(store, objects, sealing), {
+    const backups = await pMap(await listObjects(store), (objects) => inspectUnlessGone(store, objects, sealing), {
       concurrency,
       ...(signal ? {signal} : {}),
     });
+    return backups.filter((backup) => backup !== undefined);
   } catch (error) {
     throw interruption(signal) ?? error;
   }
@@ -138,7 +159,11 @@ export const preRestoreLabel = 'pre-restore';
  * Finds the backup that is meant, without reading more manifests than it takes.
  * @throws BackupError BACKUP_NOT_FOUND
  */
-export async function findBackup(store: ObjectStore, choice: BackupChoice, keys: Keyring | undefined): Promise<Backup> {
+export async function findBackup(
+  store: ObjectStore,
+  choice: BackupChoice,
+  keys: ReadingKeys | undefined,
+): Promise<Backup> {
   const listed = await listObjects(store);
   const sealing = catalogKeys(keys);
   if (choice.by === 'key') {

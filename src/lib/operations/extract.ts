@@ -1,11 +1,11 @@
 import {randomBytes} from 'node:crypto';
 import {createWriteStream} from 'node:fs';
 import {rename, stat, unlink} from 'node:fs/promises';
-import type {Writable} from 'node:stream';
+import {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {totals} from '../dump/contents.ts';
 import {inspect} from '../dump/inspect.ts';
-import {keyring} from '../encrypt/keys.ts';
+import {readingKeys} from '../encrypt/keys.ts';
 import {BackupError, interruption, messageOf} from '../errors.ts';
 import type {Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
@@ -13,7 +13,7 @@ import {openBackup} from './open-backup.ts';
 import {find, type RestoreSettings} from './restore.ts';
 import type {Runtime} from './runtime.ts';
 
-export interface ExtractSettings extends Pick<RestoreSettings, 'store' | 'keys' | 'choice'> {
+export interface ExtractSettings extends Pick<RestoreSettings, 'store' | 'keys' | 'recovery' | 'choice'> {
   /** Where the plain SQL goes: a file that does not exist yet, or a stream. It is PHI. */
   output: string | Writable;
 }
@@ -39,8 +39,8 @@ export const extractSteps: readonly Step[] = [
 export async function extract(settings: ExtractSettings, runtime: Runtime): Promise<ExtractResult> {
   const {observer, signal} = runtime;
   const started = performance.now();
+  const keys = readingKeys(settings.keys, settings.recovery);
   const stores = openStores(settings.store);
-  const keys = keyring(settings.keys.current, settings.keys.previous);
   try {
     const openable = await find(stores.backups, settings.choice, keys, runtime);
     const write = async (openSink: () => Writable) => {
@@ -61,14 +61,13 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       observer({type: 'finished', step: 'download'});
       return inspector.inspection;
     };
+    const {output} = settings;
     const {contents, bytes} =
-      typeof settings.output === 'string'
-        ? await writeFile(settings.output, write)
-        : await write(() => settings.output as Writable);
+      typeof output === 'string' ? await writeFile(output, write) : await write(() => borrowed(output));
     return {
       key: openable.backup.key,
       recoveryPoint: openable.backup.startedAt,
-      output: typeof settings.output === 'string' ? settings.output : '-',
+      output: typeof output === 'string' ? output : '-',
       ...totals(contents),
       dumpBytes: bytes,
       durationMs: Math.round(performance.now() - started),
@@ -76,6 +75,13 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   } finally {
     stores.close();
   }
+}
+
+/** Somebody else's stream, which is written to and not ended: a pipeline into process.stdout itself never settles. */
+function borrowed(stream: Writable): Writable {
+  // What goes wrong is told to each write, too.
+  stream.on('error', () => undefined);
+  return new Writable({highWaterMark: 1 << 20, write: (chunk, _encoding, done) => void stream.write(chunk, done)});
 }
 
 /** Fills a file beside `file` and gives it the name when it is whole; when something fails, no file is left. */

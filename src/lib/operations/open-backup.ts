@@ -1,18 +1,20 @@
 /** From a stored backup to its plain dump: the first half of a restore, and of every check. */
 import type {Readable, Transform} from 'node:stream';
 import type {Backup} from '../catalog/backups.ts';
-import type {Manifest} from '../catalog/manifest.ts';
+import {type DocumentReading, fitsDataKeySeal, type Manifest} from '../catalog/manifest.ts';
 import {codecs, decompressionError} from '../compress/codec.ts';
 import {differences} from '../dump/contents.ts';
 import {type Inspection, requireComplete} from '../dump/inspect.ts';
-import {integrityError} from '../encrypt/frame-check.ts';
-import {allKeys, type EncryptionKey, type Keyring} from '../encrypt/keys.ts';
+import {unwrapDataKey} from '../encrypt/data-key.ts';
+import {integrityError, wrongKey} from '../encrypt/frame-check.ts';
+import {allKeys, type EncryptionKey, openingKeys, type ReadingKeys} from '../encrypt/keys.ts';
 import {authenticateLegacy, openLegacy} from '../encrypt/legacy.ts';
+import {type MessageHeader, type WrappedKey, wrappingKeyName} from '../encrypt/message-header.ts';
 import {checkHeader, open, type SealContext} from '../encrypt/seal.ts';
 import {BackupError, interruption} from '../errors.ts';
 import {type Measure, measure} from '../streams/measure.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {catalogKeys, loadManifest, readObjectHeader} from './catalog.ts';
+import {catalogKeys, dataKeySealingKey, loadManifest, readObjectHeader} from './catalog.ts';
 
 /** A backup that was found to be openable, before any of it is downloaded. */
 export interface OpenableBackup {
@@ -27,7 +29,7 @@ export interface OpenableBackup {
  * Looks at a backup's manifest and at the head of its object: whether they are whole, and whether a key of ours opens it.
  * @throws BackupError BACKUP_INCOMPLETE, MANIFEST_INVALID, WRONG_KEY or DECRYPTION_FAILED
  */
-export async function checkOpenable(store: ObjectStore, backup: Backup, keys: Keyring): Promise<OpenableBackup> {
+export async function checkOpenable(store: ObjectStore, backup: Backup, keys: ReadingKeys): Promise<OpenableBackup> {
   const context = {objectKey: backup.key, compression: backup.compression, content: 'postgresql-dump'};
   if (backup.state === 'legacy') return {backup, manifest: undefined, context};
   if (backup.state !== 'complete') {
@@ -41,13 +43,36 @@ export async function checkOpenable(store: ObjectStore, backup: Backup, keys: Ke
   }
   const header = await readObjectHeader(store, backup.key);
   if (!header) throw integrityError(backup.key, 'it does not begin as a sealed object does');
-  checkHeader(header, allKeys(keys), context);
   const reading = await loadManifest(store, backup.key, catalogKeys(keys).manifest);
   if (reading.is !== 'document') throw manifestError(backup.key, 'it changed while it was read');
-  if (reading.seal !== 'verified') {
-    throw manifestError(backup.key, `it was sealed with key ${reading.sealedBy}, which is not at hand`);
-  }
+  checkHeader(header, openingKeys(keys), context, keptKeys(reading.document));
+  if (reading.seal !== 'verified') await checkDataKeySeal(header, reading, keys, backup.key);
   return {backup, manifest: reading.document, context};
+}
+
+/** The wrapped data keys that a manifest keeps. */
+export function keptKeys({wrappedKeys = []}: Manifest): WrappedKey[] {
+  return wrappedKeys.map(({namespace, providerInfo, wrappedKey}) => {
+    const info = Buffer.from(providerInfo, 'hex');
+    return {namespace, name: wrappingKeyName(namespace, info), info, wrapped: Buffer.from(wrappedKey, 'hex')};
+  });
+}
+
+/**
+ * Without the key that sealed the manifest, its other seal is looked at, if the recovery key opens the object. A previous
+ * PHI key alone is not enough: after a rotation it is not to be relied on.
+ */
+async function checkDataKeySeal(
+  header: MessageHeader,
+  {document, json, sealedBy}: Extract<DocumentReading<Manifest>, {is: 'document'}>,
+  keys: ReadingKeys,
+  what: string,
+): Promise<void> {
+  if (!keys.recovery) throw wrongKey(`the manifest of ${what}`, sealedBy, openingKeys(keys));
+  const dataKey = await unwrapDataKey(header, openingKeys(keys), keptKeys(document), what);
+  if (!fitsDataKeySeal(json, dataKeySealingKey(dataKey))) {
+    throw manifestError(what, 'it was altered: its seal under the data key does not fit');
+  }
 }
 
 function manifestError(key: string, reason: string): BackupError {
@@ -81,12 +106,14 @@ export interface OpenOptions {
 export async function openBackup(
   store: ObjectStore,
   {backup, manifest, context}: OpenableBackup,
-  keys: Keyring,
+  keys: ReadingKeys,
   {signal, onBytes}: OpenOptions,
 ): Promise<PlainDump> {
   const legacyKey = manifest ? undefined : await authenticate(store, backup, allKeys(keys), signal);
   const download = measure({digest: true, ...(onBytes ? {onBytes} : {})});
-  const opened = legacyKey ? openLegacy(legacyKey, backup.key) : open(allKeys(keys), context);
+  const opened = legacyKey
+    ? openLegacy(legacyKey, backup.key)
+    : open(openingKeys(keys), context, manifest && keptKeys(manifest));
   return {
     stages: [store.get(backup.key, {signal}), download, opened, codecs[backup.compression].decompress()],
     check(inspection) {

@@ -126,23 +126,20 @@ async function abortUpload(store: ObjectStore, upload: UnfinishedUpload, result:
 }
 
 /** Whether everything that was to be deleted was, also when nothing was to be. */
-export function isPruned(result: PruneResult | undefined): boolean {
+export function isPruned(
+  result: PruneResult | undefined,
+): result is undefined | (PruneResult & {failed: []; locked: []}) {
   return !result || result.failed.length + result.locked.length === 0;
 }
 
-/**
- * Makes an error of what could not be deleted.
- * @throws BackupError PRUNE_INCOMPLETE
- */
-export function requirePruned(result: PruneResult | undefined): void {
-  if (!result || isPruned(result)) return;
-  const {failed, locked} = result;
+/** The error for what could not be deleted. */
+export function pruneError({failed, locked}: Pick<PruneResult, 'failed' | 'locked'>): BackupError {
   const count = failed.length + locked.length;
   const lines = [
     ...failed.map(({key, reason}) => `${key}: ${reason}`),
     ...locked.map((key) => `${key}: locked by a rule of the bucket`),
   ];
-  throw new BackupError(`${count} of the old backups could not be deleted`, {
+  return new BackupError(`${count} of the old backups could not be deleted`, {
     code: 'PRUNE_INCOMPLETE',
     kind: 'storage',
     reason: lines.join('\n'),
@@ -151,4 +148,12 @@ export function requirePruned(result: PruneResult | undefined): void {
         ? 'A bucket lock keeps them: run prune again when it has let them go, or keep them longer (--keep-days).'
         : 'The token needs "Object Read & Write". Run prune again: what was deleted stays deleted.',
   });
+}
+
+/**
+ * Refuses to call a prune done that left something behind.
+ * @throws BackupError PRUNE_INCOMPLETE
+ */
+export function requirePruned(result: PruneResult): void {
+  if (!isPruned(result)) throw pruneError(result);
 }

@@ -5,11 +5,11 @@ import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {type DumpContents, totals} from '../dump/contents.ts';
 import {forPsql} from '../dump/for-psql.ts';
 import {type Inspection, inspect} from '../dump/inspect.ts';
-import {type Keyring, keyring} from '../encrypt/keys.ts';
+import {type ReadingKeys, type RecoveryKeyText, readingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
-import {analyze, hiddenTables, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
+import {analyze, hiddenTables, isReadable, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
-import {isEmpty, lookAtTarget, type TargetFacts} from '../load/target.ts';
+import {isEmpty, lookAtTarget, otherTables, type TargetFacts} from '../load/target.ts';
 import {asStep, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
@@ -23,7 +23,9 @@ import type {Runtime} from './runtime.ts';
 
 export interface RestoreSettings {
   store: StoreSettings;
-  keys: KeySettings;
+  /** Undefined when they are lost, and the recovery key stands in for them. */
+  keys: KeySettings | undefined;
+  recovery?: RecoveryKeyText | undefined;
   choice: BackupChoice;
   target: Connection;
   /** Also with a psql that does not know `\restrict`, which could be made to run commands hidden in a dump. */
@@ -65,8 +67,8 @@ export const restoreSteps: readonly Step[] = [
 
 /** Restores a backup into a database, in one transaction that is committed when everything in it was found authentic. */
 export async function restore(settings: RestoreSettings, confirm: Confirm, runtime: Runtime): Promise<RestoreResult> {
+  const keys = readingKeys(settings.keys, settings.recovery);
   const stores = openStores(settings.store);
-  const keys = keyring(settings.keys.current, settings.keys.previous);
   try {
     return await restoreFrom(stores.backups, keys, settings, confirm, runtime);
   } finally {
@@ -76,7 +78,7 @@ export async function restore(settings: RestoreSettings, confirm: Confirm, runti
 
 async function restoreFrom(
   store: ObjectStore,
-  keys: Keyring,
+  keys: ReadingKeys,
   settings: RestoreSettings,
   confirm: Confirm,
   runtime: Runtime,
@@ -132,6 +134,7 @@ async function backUpFirst(
   runtime: Runtime,
 ): Promise<string | undefined> {
   if (!safetyBackup) return undefined;
+  if (!keys) throw noSafetyBackup();
   const {observer} = runtime;
   const settings = {
     database: {...target, warnings: []},
@@ -170,6 +173,15 @@ async function backUpFirst(
   }
 }
 
+function noSafetyBackup(): BackupError {
+  return new BackupError('Refused: the target is not empty, and there is no key to back it up with first', {
+    code: 'REFUSED',
+    kind: 'refused',
+    reason: 'the recovery key opens backups, and PHI_ENCRYPTION_KEY, which seals them, is not set',
+    hint: 'Restore into a new, empty database; or set a new PHI_ENCRYPTION_KEY (loma-backup keys generate). Nothing was changed.',
+  });
+}
+
 /**
  * What is left to do when the restore is committed. It stays restored, whatever fails or is interrupted here.
  * @returns tables whose rows could not be counted
@@ -181,12 +193,17 @@ async function finishRestored(
   warn: (message: string) => void,
 ): Promise<string[]> {
   try {
-    const uncounted = await hiddenTables(
-      session,
-      tables.map(({table}) => table),
-    );
+    const names = tables.map(({table}) => table);
+    const hidden = await hiddenTables(session, names.filter(isReadable));
+    const uncounted = [...hidden, ...names.filter((name) => !isReadable(name))];
     if (uncounted.length > 0) {
-      warn(`rows not counted in the target, because row-level security hides them: ${uncounted.join(', ')}`);
+      warn(
+        `rows not counted in the target, because they are hidden from this role or their names cannot be read: ${uncounted.join(', ')}`,
+      );
+    }
+    const foreign = await otherTables(session, names);
+    if (foreign.length > 0) {
+      warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
     }
     await asStep(observer, 'analyze', () => analyze(session));
     return uncounted;
@@ -200,7 +217,7 @@ async function finishRestored(
 export function find(
   store: ObjectStore,
   choice: BackupChoice,
-  keys: Keyring,
+  keys: ReadingKeys,
   {observer}: Runtime,
 ): Promise<OpenableBackup> {
   return asStep(
@@ -233,7 +250,7 @@ function refusal({address, tables}: TargetFacts): BackupError {
 export async function load(
   store: ObjectStore,
   openable: OpenableBackup,
-  keys: Keyring,
+  keys: ReadingKeys,
   session: Session,
   {observer, signal}: Runtime,
   options: {withEntries?: boolean} = {},
@@ -253,10 +270,12 @@ export async function load(
       observer({type: 'progress', step: 'load', bytes, ...(dumpBytes === undefined ? {} : {totalBytes: dumpBytes})}),
     options,
   );
+  let isCommitting = false;
   const filter = forPsql({
     restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
     beforeCommit() {
       dump.check(inspector.inspection);
+      isCommitting = true;
       return rowCountChecks(inspector.inspection.contents.tables);
     },
   });
@@ -265,7 +284,8 @@ export async function load(
     await pipeline([...dump.stages, inspector, filter, psql.stream], signal ? {signal} : {});
   } catch (error) {
     await psql.stop();
-    throw interruption(signal) ?? loadError(error, session) ?? dump.translate(error) ?? asBackupError(error);
+    const interrupted = isCommitting ? undefined : interruption(signal);
+    throw interrupted ?? loadError(error, session, isCommitting) ?? dump.translate(error) ?? asBackupError(error);
   }
   for (const step of ['download', 'load']) observer({type: 'finished', step});
   return inspector.inspection;

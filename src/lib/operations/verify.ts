@@ -10,7 +10,7 @@ import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
 import {type Inspection, inspect} from '../dump/inspect.ts';
 import {allKeys, type Keyring, keyring} from '../encrypt/keys.ts';
-import {asBackupError, BackupError, interruption} from '../errors.ts';
+import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {type LocalServer, startLocalServer} from '../load/local-server.ts';
 import {analyze} from '../load/psql.ts';
 import {describeRights, lookAtRights} from '../load/rights.ts';
@@ -103,6 +103,8 @@ class Verifier {
   #openable: OpenableBackup | undefined;
   #recoveryMs: number | undefined;
   #serverVersion = '';
+  /** The backup itself was found to be bad, and not the server that it was tried on. */
+  #isBad = false;
 
   constructor(settings: VerifySettings, runtime: Runtime, stores: Stores) {
     this.#settings = settings;
@@ -172,13 +174,15 @@ class Verifier {
         record('skipped', error.message);
         return;
       }
-      const {message, reason, hint} = asBackupError(error);
+      const {message, reason, hint, kind} = asBackupError(error);
+      if (kind === 'integrity' || kind === 'verification') this.#isBad = true;
       record('failed', [message, reason, hint].filter(Boolean).join('. '));
     }
   }
 
   async #checkStores(): Promise<string> {
-    for (const store of [this.#stores.backups, this.#stores.files]) await probe(store);
+    await probe(this.#stores.backups);
+    await probe(this.#stores.files);
     return `wrote, read back and deleted a probe in ${this.#stores.backups.description} and in ${this.#stores.files.description}`;
   }
 
@@ -204,7 +208,6 @@ class Verifier {
   }
 
   async #checkKey(): Promise<string> {
-    if (this.#status('store') !== 'passed') throw new Skipped('the store cannot be used');
     this.#backups = await readCatalog(this.#stores.backups, this.#keys, this.#runtime.signal);
     const keys = allKeys(this.#keys).map(({fingerprint}) => {
       const count = this.#backups.filter(({keyFingerprint}) => keyFingerprint === fingerprint).length;
@@ -215,7 +218,7 @@ class Verifier {
   }
 
   async #checkCatalog(): Promise<string> {
-    if (this.#status('store') !== 'passed') throw new Skipped('the store cannot be used');
+    if (this.#status('key') === 'failed') throw new Skipped('the backups bucket cannot be read');
     const findings = assessHealth(
       {
         backups: this.#backups,
@@ -254,13 +257,14 @@ class Verifier {
       },
       {...this.#runtime, observer: () => undefined},
     );
+    for (const warning of result.warnings) this.#warn(warning);
     this.#choice = {by: 'key', key: result.key};
     this.#backups = await readCatalog(this.#stores.backups, this.#keys, this.#runtime.signal);
     return `${result.key}: ${result.tables} tables, ${result.rows} rows`;
   }
 
   async #checkIntegrity(): Promise<string> {
-    if (this.#status('store') !== 'passed') throw new Skipped('the store cannot be used');
+    if (this.#status('key') === 'failed') throw new Skipped('the backups bucket cannot be read');
     if (this.#status('backup') === 'failed') throw new Skipped('the backup to verify could not be taken');
     const store = this.#stores.backups;
     const {signal, observer} = this.#runtime;
@@ -336,8 +340,17 @@ class Verifier {
         ...notes,
       ].join('; ');
     } finally {
-      await scratch.drop();
-      await dropRoles(server, roles);
+      await this.#cleanUp('the scratch database', () => scratch.drop());
+      await this.#cleanUp('roles made for the test', () => dropRoles(server, roles));
+    }
+  }
+
+  /** What cannot be cleaned up is told, and changes nothing about the backup. */
+  async #cleanUp(what: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#warn(`${what} could not be dropped: ${asBackupError(error).reason ?? messageOf(error)}`);
     }
   }
 
@@ -360,15 +373,13 @@ class Verifier {
 
   /** Only a verification that came to the backup itself says something about it. */
   async #store(): Promise<void> {
-    const ran = ['integrity', 'restore'].map((id) => this.#status(id));
-    const hasFailed = ran.includes('failed');
-    if (!this.#openable || (!hasFailed && !this.#isProved())) return;
+    if (!this.#openable || (!this.#isBad && !this.#isProved())) return;
     const {key} = this.#openable.backup;
     const verification: Verification = {
       version: '2.0',
       backup: key,
       verifiedAt: this.#startedAt.toISOString(),
-      result: hasFailed ? 'failed' : 'proved',
+      result: this.#isBad ? 'failed' : 'proved',
       toolVersion: this.#runtime.toolVersion,
       serverVersion: this.#serverVersion,
       ...(this.#recoveryMs === undefined ? {} : {recoveryMs: this.#recoveryMs}),
@@ -402,7 +413,10 @@ async function probe(store: ObjectStore): Promise<void> {
       });
     }
   } finally {
-    await store.delete(key);
+    await store.delete(key).catch((error) => {
+      // A lock rule of the bucket keeps everything, the probe too.
+      if (!(error instanceof BackupError && error.code === 'OBJECT_LOCKED')) throw error;
+    });
   }
 }
 

@@ -34,7 +34,24 @@ export function processFailure(error: unknown): ProcessFailure | undefined {
 export function describeFailure(failure: ProcessFailure): string {
   if (failure.startError) return failure.startError;
   const ending = failure.signal ? `it was ended by ${failure.signal}` : `exit code ${failure.exitCode}`;
-  return failure.stderr ? failure.stderr : ending;
+  return withoutValues(failure.stderr) || ending;
+}
+
+/** Marks text of ours that an error message quotes: it is kept. */
+export const quotedMark = 'loma-backup:';
+
+/**
+ * Takes out of PostgreSQL's messages what they quote of rows, which is PHI: details, contexts and statements whole, and
+ * values in first lines (`invalid input syntax for type integer: "…"`).
+ */
+export function withoutValues(message: string): string {
+  return message
+    .split('\n')
+    .filter((line) => !/^(.*: )?(DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+|HINT): /.test(line) && !/^\s+\^$/.test(line))
+    .map((line) =>
+      line.replace(new RegExp(`(: |value |time zone )"(?!${quotedMark})[^\\n]*"`), (_, before) => `${before}"…"`),
+    )
+    .join('\n');
 }
 
 export interface ExecuteOptions {
@@ -83,11 +100,13 @@ export interface StreamOptions {
  * of its standard input, which this process holds open.
  * @returns a function that lets it run now, and waits for it
  */
-export function atEndOfProcess(script: string, args: readonly string[]): () => Promise<void> {
+export function atEndOfProcess(script: string, args: readonly string[], account?: Account): () => Promise<void> {
   const child = spawn('sh', ['-c', `cat >/dev/null; ${script}`, 'sh', ...args], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
     env: {PATH: '/usr/sbin:/usr/bin:/sbin:/bin'},
+    cwd: '/',
+    ...(account ?? {}),
   });
   child.unref();
   const ended = new Promise<void>((resolve) => {
@@ -115,14 +134,27 @@ function stopper(child: ResultPromise): () => Promise<void> {
   };
 }
 
+/**
+ * Ends the program when its stream is destroyed: execa closes the stream when the program has ended, and one that waits
+ * (for a lock, for input) would hold up the failure of everything else.
+ */
+function killedWith<S extends Readable | Writable>(stream: S, child: ResultPromise): S {
+  const destroy = stream._destroy.bind(stream);
+  stream._destroy = (error, done) => {
+    child.kill('SIGTERM');
+    destroy(error, done);
+  };
+  return stream;
+}
+
 /** Starts a program and reads its standard output. The stream fails, before its end, if the program fails. */
 export function readFrom(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Readable> {
   const child = execa(file, args, {...common(options), stdin: 'ignore', encoding: 'buffer', buffer: {stdout: false}});
-  return {stream: child.readable(), stop: stopper(child)};
+  return {stream: killedWith(child.readable(), child), stop: stopper(child)};
 }
 
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
 export function writeTo(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Writable> {
   const child = execa(file, args, {...common(options), stdout: 'ignore', encoding: 'buffer'});
-  return {stream: child.writable(), stop: stopper(child)};
+  return {stream: killedWith(child.writable(), child), stop: stopper(child)};
 }

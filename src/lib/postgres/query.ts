@@ -59,6 +59,8 @@ export async function query(session: Session, sql: string): Promise<string> {
     '-w',
     '-v',
     'ON_ERROR_STOP=1',
+    '-v',
+    'VERBOSITY=terse',
     `--dbname=${connectionArgument(session.connection)}`,
   ];
   const environment = {...clientEnvironment(session.connection, session.inherited), PGCLIENTENCODING: 'UTF8'};

@@ -89,7 +89,7 @@ export class DirectoryStore implements ObjectStore {
     const folder = path.dirname(target);
     const partial = path.join(folder, `.${path.basename(target)}.${randomBytes(8).toString('hex')}.partial`);
     try {
-      await mkdir(folder, {recursive: true, mode: 0o700});
+      await this.#makeFolder(folder);
       if (mode === 'exclusive' && (await this.head(key))) throw this.#existsError(key);
       await fill(partial);
       if (mode === 'replacing') {
@@ -105,7 +105,7 @@ export class DirectoryStore implements ObjectStore {
         await writeWhole(partial, Buffer.from(JSON.stringify(metadata)));
         await rename(partial, metadataFile(target));
       }
-      await syncFolder(folder);
+      await this.#syncFolders(folder);
     } catch (error) {
       await unlink(partial).catch(() => undefined);
       await this.#removeEmptyFolders(folder);
@@ -116,6 +116,27 @@ export class DirectoryStore implements ObjectStore {
       if (error instanceof BodyFailed) throw error.bodyError;
       throw this.#error(`writing ${key} to ${this.description}`, error);
     }
+  }
+
+  /** Not the store's own directory: a disk that is not mounted must not be taken for an empty store. */
+  async #makeFolder(folder: string): Promise<void> {
+    const base = path.dirname(this.#root);
+    const facts = await stat(base).catch(() => undefined);
+    if (!facts?.isDirectory()) {
+      throw new BackupError(`There is no directory ${base}`, {
+        code: 'STORAGE_FAILED',
+        kind: 'storage',
+        reason: 'LOMA_BACKUP_STORE names it; it is not made by itself, because it may be a disk that is not mounted',
+        hint: `Mount the disk, or make the directory: mkdir -p ${base}`,
+      });
+    }
+    await mkdir(folder, {recursive: true, mode: 0o700});
+  }
+
+  /** Also the folders above, which may be new. */
+  async #syncFolders(folder: string): Promise<void> {
+    const base = path.dirname(this.#root);
+    for (let at = folder; at.startsWith(base); at = path.dirname(at)) await syncFolder(at);
   }
 
   async head(key: string): Promise<ObjectInfo | undefined> {

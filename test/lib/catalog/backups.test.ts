@@ -12,6 +12,7 @@ const reading: DocumentReading<Manifest> = {
   document: sampleManifest,
   seal: 'verified',
   sealedBy: '0123456789abcdef',
+  json: {},
 };
 
 function describe_(objects: ListedObject[], ...rest: [DocumentReading<Manifest>?, ('sealed' | 'legacy')?]) {
@@ -109,7 +110,7 @@ describe('a backup', () => {
       problem: expect.stringMatching(/no manifest/),
     });
     expect(describe_([body, manifest], {is: 'legacy', database: 'clinic'}, 'sealed')).toMatchObject({
-      state: 'incomplete',
+      state: 'damaged',
     });
   });
 

@@ -53,6 +53,7 @@ describe('a sealed manifest', () => {
     expect(read(sealedText)).toEqual({
       is: 'document',
       document: sampleManifest,
+      json: sampleManifest,
       seal: 'verified',
       sealedBy: sealingKey.fingerprint,
     });

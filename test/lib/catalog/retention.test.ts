@@ -12,6 +12,7 @@ interface Sample {
   startedAt: Date;
   state: BackupState;
   isHeld: boolean;
+  database: string | undefined;
 }
 
 const backups = fc
@@ -24,6 +25,7 @@ const backups = fc
       ),
       state: fc.constantFrom<BackupState>('complete', 'complete', 'complete', 'legacy', 'incomplete', 'damaged'),
       isHeld: fc.boolean(),
+      database: fc.constantFrom('clinic', 'staging', undefined),
     }),
     {maxLength: 40},
   )
@@ -58,7 +60,8 @@ describe('the retention policy', () => {
           expect(ageDays(backup)).toBeGreaterThan(rules.keepDays);
           expect(backup.state).not.toBe('damaged');
           const newer = restorable.filter(
-            ({startedAt}) => startedAt >= backup.startedAt && backup.state !== 'incomplete',
+            ({startedAt, database}) =>
+              startedAt >= backup.startedAt && backup.state !== 'incomplete' && database === backup.database,
           );
           // Itself and at least `keepLast` others that can be restored.
           if (isRestorable(backup)) expect(newer.length).toBeGreaterThan(rules.keepLast);
@@ -74,11 +77,19 @@ describe('the retention policy', () => {
       fc.property(backups, policy, (list, rules) => {
         const gone = new Set(deleted(list, rules));
         const old = list.filter(
-          (backup) => ageDays(backup) > rules.keepDays && !backup.isHeld && backup.state !== 'damaged',
+          (backup) =>
+            ageDays(backup) > rules.keepDays &&
+            !backup.isHeld &&
+            backup.state !== 'damaged' &&
+            !(backup.state === 'incomplete' && ageDays(backup) <= 1),
         );
         for (const backup of old) {
           const newer = list.filter(
-            (other) => isRestorable(other) && other.startedAt >= backup.startedAt && other !== backup,
+            (other) =>
+              isRestorable(other) &&
+              other.startedAt >= backup.startedAt &&
+              other !== backup &&
+              other.database === backup.database,
           );
           if (newer.length >= rules.keepLast && !gone.has(backup)) {
             // Kept only if it is among the newest itself, beside others of the same moment.
@@ -104,7 +115,7 @@ describe('the retention policy', () => {
   it('deletes no good backup because an incomplete or damaged one came', () => {
     fc.assert(
       fc.property(backups, policy, fc.constantFrom<BackupState>('incomplete', 'damaged'), (list, rules, state) => {
-        const more = [...list, {key: 'new', startedAt: now, state, isHeld: false}];
+        const more = [...list, {key: 'new', startedAt: now, state, isHeld: false, database: 'clinic'}];
         expect(new Set(deleted(more, rules))).toEqual(new Set(deleted(list, rules)));
       }),
     );
@@ -116,6 +127,7 @@ describe('the retention policy', () => {
       startedAt: new Date(day),
       state: 'complete',
       isHeld: false,
+      database: 'clinic',
     }));
     planRetention(list, defaultRetention, now);
     expect(list.map(({key}) => key)).toEqual(['1', '3', '2']);
@@ -136,6 +148,7 @@ describe('the retention policy', () => {
       startedAt: new Date(now.getTime() - days * dayMs),
       state: 'complete',
       isHeld: false,
+      database: 'clinic',
       ...facts,
     };
     const newest: Sample = {
@@ -143,13 +156,36 @@ describe('the retention policy', () => {
       startedAt: new Date(now.getTime() + 1000 * dayMs),
       state: 'complete',
       isHeld: false,
+      database: 'clinic',
     };
     const plan = planRetention([backup, newest], {keepDays: 30, keepLast: 1}, now);
     expect(plan.find((decision) => decision.backup === backup)).toEqual({backup, action, because});
   });
 
+  it('keeps an incomplete one that may be under way, whatever the policy', () => {
+    const backup: Sample = {
+      key: 'x',
+      startedAt: new Date(now.getTime() - dayMs / 2),
+      state: 'incomplete',
+      isHeld: false,
+      database: undefined,
+    };
+    expect(planRetention([backup], {keepDays: 0, keepLast: 1}, now)[0]).toMatchObject({action: 'keep'});
+  });
+
+  it('keeps the newest of each database: one does not push out another', () => {
+    const list: Sample[] = ['staging', 'staging', 'staging', 'clinic'].map((database, index) => ({
+      key: String(index),
+      startedAt: new Date(now.getTime() - (100 + index) * dayMs),
+      state: 'complete',
+      isHeld: false,
+      database,
+    }));
+    expect(deleted(list, {keepDays: 30, keepLast: 2}).map(({key}) => key)).toEqual(['2']);
+  });
+
   it('keeps the only backup, however old', () => {
-    const backup: Sample = {key: 'x', startedAt: new Date(0), state: 'complete', isHeld: false};
+    const backup: Sample = {key: 'x', startedAt: new Date(0), state: 'complete', isHeld: false, database: 'clinic'};
     expect(planRetention([backup], {keepDays: 0, keepLast: 1}, now)).toEqual([
       {backup, action: 'keep', because: 'it is one of the newest 1 that can be restored'},
     ]);

@@ -1,3 +1,5 @@
+import {Readable, Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
 import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
 import {blockBytes, type CompressBlock, compressBlocks} from '../../../src/lib/compress/block-compressor.ts';
@@ -110,5 +112,31 @@ describe('compressing block by block', () => {
     for (const finish of pending) finish();
     await new Promise((resolve) => setImmediate(resolve));
     expect(released).toHaveLength(0);
+  });
+});
+
+describe('a reader that is slower than the compression', () => {
+  it('holds up the writer: what waits does not grow with the data', async () => {
+    const stage = compressBlocks((block, done) => setImmediate(() => done(null, Buffer.from(block))));
+    let written = 0;
+    const source = Readable.from(
+      (function* () {
+        for (; written < 64; written += 1) yield Buffer.alloc(blockBytes, written);
+      })(),
+      {objectMode: false, highWaterMark: 1},
+    );
+    let most = 0;
+    const sink = new Writable({
+      highWaterMark: 1,
+      write(_chunk, _encoding, done) {
+        most = Math.max(most, stage.readableLength);
+        // Ten turns of the event loop a block: the compression needs one.
+        const wait = (turns: number): unknown => (turns === 0 ? done() : setImmediate(wait, turns - 1));
+        wait(10);
+      },
+    });
+    await pipeline(source, stage, sink);
+    expect(written).toBe(64);
+    expect(most).toBeLessThanOrEqual(2 * blockBytes);
   });
 });

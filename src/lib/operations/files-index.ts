@@ -1,0 +1,93 @@
+/**
+ * The index of a directory whose names are hidden: which file each key is, sealed. A listing needs no request for each
+ * object with it, and objects that went missing are noticed. It is no truth of its own: every object carries its name in
+ * its metadata, and what the index lacks is read from there.
+ */
+import {Readable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import {z} from 'zod';
+import {allKeys} from '../encrypt/keys.ts';
+import {open, seal} from '../encrypt/seal.ts';
+import {BackupError, interruption} from '../errors.ts';
+import type {FileFacts} from '../files/metadata.ts';
+import type {ObjectStore} from '../upload/store.ts';
+import type {FilesKeyring} from './files-objects.ts';
+
+/** Beside the files, not among them. */
+export const indexPrefix = 'loma-backup/file-index/';
+
+const entrySchema = z.object({
+  key: z.string(),
+  name: z.string(),
+  contentType: z.string(),
+  sizeBytes: z.int().nonnegative(),
+  mtime: z.string(),
+  digest: z.string(),
+  keyFingerprint: z.string(),
+  isHidden: z.literal(true),
+});
+
+function contextOf(directory: string) {
+  return {objectKey: `${indexPrefix}${directory}.encrypted`, compression: 'none', content: 'file-index'};
+}
+
+/** @throws BackupError when it does not open; an index that is not there is empty */
+export async function readIndex(
+  store: ObjectStore,
+  directory: string,
+  {encryption}: FilesKeyring,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, FileFacts>> {
+  const context = contextOf(directory);
+  const entries = new Map<string, FileFacts>();
+  try {
+    await pipeline(
+      store.get(context.objectKey, {signal}),
+      open(allKeys(encryption), context),
+      async (text: AsyncIterable<Buffer>) => {
+        for await (const line of linesOf(text)) {
+          const {key, ...facts} = entrySchema.parse(JSON.parse(line));
+          entries.set(key, facts);
+        }
+      },
+      signal ? {signal} : {},
+    );
+  } catch (error) {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    if (error instanceof BackupError && error.code === 'OBJECT_NOT_FOUND') return new Map();
+    throw error;
+  }
+  return entries;
+}
+
+async function* linesOf(text: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  let rest = Buffer.alloc(0);
+  for await (const chunk of text) {
+    rest = Buffer.concat([rest, chunk]);
+    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
+      yield rest.subarray(0, end).toString();
+      rest = rest.subarray(end + 1);
+    }
+  }
+}
+
+/** In place of the one before. */
+export async function writeIndex(
+  store: ObjectStore,
+  directory: string,
+  entries: ReadonlyMap<string, FileFacts>,
+  {encryption}: FilesKeyring,
+): Promise<void> {
+  const context = contextOf(directory);
+  const lines = [...entries].map(([key, facts]) => `${JSON.stringify({key, ...facts})}\n`);
+  const sealed: Buffer[] = [];
+  await pipeline(
+    Readable.from(lines.map((line) => Buffer.from(line))),
+    seal(encryption.current, context),
+    async (body) => {
+      for await (const chunk of body as AsyncIterable<Buffer>) sealed.push(chunk);
+    },
+  );
+  await store.replace(context.objectKey, Buffer.concat(sealed), 'application/octet-stream');
+}

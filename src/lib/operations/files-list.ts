@@ -1,0 +1,125 @@
+import pMap from 'p-map';
+import type {KeySettings, StoreSettings} from '../config.ts';
+import {keyring} from '../encrypt/keys.ts';
+import {interruption, messageOf} from '../errors.ts';
+import {keyPrefixOf, mayBeHidden, nameOf, namePrefixOf} from '../files/file-names.ts';
+import type {FileFacts} from '../files/metadata.ts';
+import {openStores} from '../upload/open-store.ts';
+import type {ObjectInfo, ObjectStore} from '../upload/store.ts';
+import {readIndex} from './files-index.ts';
+import {describeFile, type FilesKeyring, filesKeyring} from './files-objects.ts';
+import type {Runtime} from './runtime.ts';
+
+/** Objects asked for their metadata at the same time. */
+const concurrency = 16;
+
+export interface FilesListSettings {
+  store: StoreSettings;
+  /** Without keys, hidden names stay hidden. */
+  optionalKeys: KeySettings | undefined;
+  /** Of names: `uploads/2024/`. */
+  prefix?: string | undefined;
+  /** Ask every object for its metadata. */
+  long: boolean;
+}
+
+/** A file in the bucket, as far as a listing tells. */
+export interface ListedFile {
+  key: string;
+  /** `<dir>/<path>`; what the key says where the name is hidden and cannot be read. */
+  name: string;
+  /** Of the stored object. */
+  storedBytes: number;
+  storedAt: Date;
+  /** Of an object with a hidden name, or when every object was asked; authenticated. */
+  facts?: FileFacts | undefined;
+  /** Why the object's metadata are not believed. */
+  problem?: string | undefined;
+}
+
+/** Every file whose name begins with the prefix, in the order of the keys. */
+export async function listFiles(
+  settings: FilesListSettings,
+  runtime: Pick<Runtime, 'signal' | 'observer'>,
+): Promise<ListedFile[]> {
+  const {optionalKeys} = settings;
+  const keys = optionalKeys && filesKeyring(keyring(optionalKeys.current, optionalKeys.previous));
+  const stores = openStores(settings.store);
+  try {
+    const {files} = await readFiles(stores.files, settings.prefix, keys, runtime);
+    if (!settings.long) return files;
+    return await pMap(files, (file) => withMetadata(stores.files, file, keys), {concurrency});
+  } finally {
+    stores.close();
+  }
+}
+
+async function withMetadata(store: ObjectStore, file: ListedFile, keys: FilesKeyring | undefined): Promise<ListedFile> {
+  const described = await describeFile(store, file.key, keys?.all ?? []);
+  return {...file, facts: described?.facts ?? file.facts, problem: described?.problem};
+}
+
+export interface FoundFiles {
+  files: ListedFile[];
+  /** Entries of indexes, by key: what an object is whose metadata were lost. */
+  index: ReadonlyMap<string, FileFacts>;
+  /** Files that an index names, and whose objects are gone. */
+  missing: FileFacts[];
+}
+
+/** Lists the files of a prefix of names; hidden names come from the index, or from the objects that it lacks. */
+export async function readFiles(
+  store: ObjectStore,
+  prefix: string | undefined,
+  keys: FilesKeyring | undefined,
+  {signal, observer}: Pick<Runtime, 'signal' | 'observer'>,
+): Promise<FoundFiles> {
+  const namePrefix = namePrefixOf(prefix);
+  const objects: ObjectInfo[] = [];
+  for await (const object of store.list(keyPrefixOf(namePrefix))) {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    const name = nameOf(object.key);
+    if (name !== undefined && (name.startsWith(namePrefix) || mayBeHidden(object.key))) objects.push(object);
+  }
+  const index = new Map<string, FileFacts>();
+  if (keys) {
+    for (const directory of directoriesOf(objects, namePrefix)) {
+      const entries = await readIndex(store, directory, keys, signal).catch((error) => {
+        const interrupted = interruption(signal);
+        if (interrupted) throw interrupted;
+        observer({type: 'warning', message: `the index of names of ${directory} is not used: ${messageOf(error)}`});
+        return new Map<string, FileFacts>();
+      });
+      for (const [key, facts] of entries) index.set(key, facts);
+    }
+  }
+  const listed = await pMap(objects, (object) => listedOf(store, object, keys, index), {concurrency});
+  const present = new Set(objects.map(({key}) => key));
+  return {
+    files: listed.filter(({name}) => name.startsWith(namePrefix)),
+    index,
+    missing: [...index].flatMap(([key, facts]) =>
+      facts.name.startsWith(namePrefix) && !present.has(key) ? [facts] : [],
+    ),
+  };
+}
+
+/** Those that may have an index: the ones with hidden names in them, and the one that is asked for. */
+function directoriesOf(objects: readonly ObjectInfo[], namePrefix: string): Set<string> {
+  const asked = namePrefix.includes('/') ? [namePrefix] : [];
+  const names = objects.filter(({key}) => mayBeHidden(key)).flatMap(({key}) => nameOf(key) ?? []);
+  return new Set([...asked, ...names].map((name) => name.slice(0, name.indexOf('/'))));
+}
+
+async function listedOf(
+  store: ObjectStore,
+  {key, sizeBytes, modifiedAt}: ObjectInfo,
+  keys: FilesKeyring | undefined,
+  index: ReadonlyMap<string, FileFacts>,
+): Promise<ListedFile> {
+  const listed = {key, name: nameOf(key) ?? key, storedBytes: sizeBytes, storedAt: modifiedAt};
+  if (!keys || !mayBeHidden(key)) return listed;
+  const facts = index.get(key) ?? (await describeFile(store, key, keys.all))?.facts;
+  return facts ? {...listed, name: facts.name, facts} : listed;
+}

@@ -1,0 +1,24 @@
+import {createInterface} from 'node:readline/promises';
+import {Writable} from 'node:stream';
+import type {Terminal} from './confirm.ts';
+
+/** Asks for a passphrase without showing it. Undefined when there is no terminal to ask on, or nothing was typed. */
+export async function askPassphrase(
+  question: string,
+  {input, output}: Terminal,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  if (!input.isTTY || !output.isTTY) return undefined;
+  output.write(question);
+  const silent = new Writable({write: (_chunk, _encoding, done) => done()});
+  const lines = createInterface({input, output: silent, terminal: true});
+  try {
+    return (await lines.question('', {signal})) || undefined;
+  } catch {
+    // Ctrl-C or Ctrl-D.
+    return undefined;
+  } finally {
+    lines.close();
+    output.write('\n');
+  }
+}

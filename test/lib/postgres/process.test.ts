@@ -1,0 +1,89 @@
+import {Readable, Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import {describe, expect, it} from '@jest/globals';
+import {readFrom, withoutValues, writeTo} from '../../../src/lib/postgres/process.ts';
+
+describe('an error of psql', () => {
+  it.each([
+    ['invalid input syntax for type integer: "Jane Doe 123"', 'invalid input syntax for type integer: "…"'],
+    [
+      'invalid input syntax for type date: "x"y" at character 8',
+      'invalid input syntax for type date: "…" at character 8',
+    ],
+    ['invalid input value for enum mood: "secret"', 'invalid input value for enum mood: "…"'],
+    ['value "99999999999" is out of range for type integer', 'value "…" is out of range for type integer'],
+    ['date/time field value out of range: "2025-99-99"', 'date/time field value out of range: "…"'],
+    [
+      'duplicate key value violates unique constraint "t_pkey"',
+      'duplicate key value violates unique constraint "t_pkey"',
+    ],
+    ['malformed array literal: "{secret"', 'malformed array literal: "…"'],
+    ['time zone "secret" not recognized', 'time zone "…" not recognized'],
+    ['relation "public.patients" does not exist', 'relation "public.patients" does not exist'],
+  ])('is shown without values of rows: %s', (message, shown) => {
+    expect(withoutValues(message)).toBe(shown);
+  });
+
+  it('keeps what a failed row count says', () => {
+    const message = 'invalid input syntax for type integer: "loma-backup: row count: table public.x has 1 rows, not 2"';
+    expect(withoutValues(message)).toBe(message);
+  });
+
+  it('is shown without the lines that quote rows and statements', () => {
+    const message = [
+      'ERROR:  duplicate key value violates unique constraint "p_pkey"',
+      'DETAIL:  Key (ssn)=(123-45-6789) already exists.',
+      'CONTEXT:  COPY p, line 2: "123-45-6789"',
+      "LINE 1: insert into p values ('123-45-6789')",
+      'pg_dump: detail: Error message from server: ERROR:  x',
+    ].join('\n');
+    const shown = withoutValues(message);
+    expect(shown).not.toContain('123-45');
+    expect(shown).toContain('p_pkey');
+    expect(shown).toContain('Error message from server');
+  });
+});
+
+describe('a program at one end of a pipeline', () => {
+  const environment = {PATH: process.env.PATH ?? ''};
+  const failing = () => new Writable({write: (_chunk, _encoding, done) => done(new Error('the store is down'))});
+
+  it('that waits in silence is ended when the other end fails', async () => {
+    const {stream, stop} = readFrom('sh', ['-c', 'echo one; exec sleep 600'], {environment});
+    await expect(pipeline(stream, failing())).rejects.toThrow('the store is down');
+    await stop();
+  });
+
+  it('that does not read is ended when its source fails', async () => {
+    const {stream, stop} = writeTo('sh', ['-c', 'exec sleep 600'], {environment});
+    const source = Readable.from(
+      (async function* () {
+        yield Buffer.alloc(10);
+        throw new Error('the download broke off');
+      })(),
+    );
+    await expect(pipeline(source, stream)).rejects.toThrow('the download broke off');
+    await stop();
+  });
+
+  it.each([
+    ['fails', 'echo data; echo reason >&2; exit 3'],
+    ['fails without output', 'exit 3'],
+  ])('that %s rejects the pipeline before its end', async (_, script) => {
+    const {stream} = readFrom('sh', ['-c', script], {environment});
+    const chunks: Buffer[] = [];
+    await expect(
+      pipeline(stream, async (source: AsyncIterable<Buffer>) => {
+        for await (const chunk of source) chunks.push(chunk);
+      }),
+    ).rejects.toMatchObject({exitCode: 3});
+  });
+
+  it.each([
+    ['data', 'printf data'],
+    ['', 'true'],
+  ])('that succeeds with %j gives exactly that', async (expected, script) => {
+    const {stream} = readFrom('sh', ['-c', script], {environment});
+    expect(Buffer.concat(await stream.toArray()).toString()).toBe(expected);
+  });
+});
