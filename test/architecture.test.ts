@@ -39,7 +39,7 @@ const sources: Source[] = readdirSync(root, {recursive: true, encoding: 'utf8'})
   });
 
 const lib = sources.filter(({file}) => file.startsWith('lib/'));
-const stages = ['dump', 'compress', 'encrypt', 'upload', 'load', 'catalog'];
+const stages = ['dump', 'compress', 'encrypt', 'upload', 'load', 'catalog', 'files'];
 /** What every stage may stand on: streams that know no stage, and how to talk to PostgreSQL. */
 const foundation = ['streams', 'postgres'];
 
@@ -99,7 +99,7 @@ describe('the layers', () => {
     const ui = sources.filter(({file}) => file.startsWith('ui/'));
     const values = ui.flatMap(({file, code}) =>
       [...code.matchAll(/import (?!type )([^;]*?) from '\.\.\/lib\/([^']+)'/g)]
-        .filter(([, , target = '']) => /^(operations|dump|compress|encrypt|upload|load|postgres)\//.test(target))
+        .filter(([, , target = '']) => /^(operations|dump|compress|encrypt|upload|load|files|postgres)\//.test(target))
         .map((match) => `${file}: ${match[0]}`),
     );
     expect(values).toEqual([]);
@@ -108,7 +108,9 @@ describe('the layers', () => {
   it('a command calls operations, not stages: decisions belong where they can be tested without a process', () => {
     const commands = sources.filter(({file}) => file.startsWith('commands/'));
     const isStage = (target: string) =>
-      ['dump', 'compress', 'encrypt', 'upload', 'load', 'postgres', 'streams'].includes(folderOf(target) ?? '');
+      ['dump', 'compress', 'encrypt', 'upload', 'load', 'files', 'postgres', 'streams'].includes(
+        folderOf(target) ?? '',
+      );
     expect(innerBreaches(commands, (target) => !isStage(target) && !target.startsWith('commands/'))).toEqual([]);
   });
 

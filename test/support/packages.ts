@@ -27,6 +27,7 @@ const requirements = {
   age: commandOfPackage('age'),
   gpg: commandOfPackage('gpg'),
   pigz: commandOfPackage('pigz'),
+  rclone: commandOfPackage('rclone'),
   zstd: commandOfPackage('zstd'),
   openssl: commandOfPackage('openssl'),
   chromium: commandOfPackage('chromium'),

@@ -1,0 +1,194 @@
+/** Deleting old backups on real stores: what the policy lets go, nothing else, and honestly. */
+import {CreateMultipartUploadCommand} from '@aws-sdk/client-s3';
+import {afterAll, afterEach, beforeAll, beforeEach, describe, expect, test} from '@jest/globals';
+import {backup} from '../../src/lib/operations/backup.ts';
+import {type PruneSettings, prune, requirePruned} from '../../src/lib/operations/prune.ts';
+import type {Runtime} from '../../src/lib/operations/runtime.ts';
+import type {TestDatabase} from '../support/database.ts';
+import {objectClient} from '../support/object-server.ts';
+import {createDatabase} from '../support/postgres-server.ts';
+import {startProxy} from '../support/proxy.ts';
+import {servers} from '../support/sandbox.ts';
+import {
+  backupSettings,
+  contentOf,
+  failureOf,
+  keySettings,
+  newKey,
+  runtime,
+  type StoreKind,
+  s3Settings,
+  type TestStore,
+  testStore,
+} from '../support/settings.ts';
+
+const {postgres, objects} = servers();
+const key = newKey();
+const now = new Date('2026-06-30T12:00:00Z');
+const daysAgo = (days: number) => new Date(now.getTime() - days * 86_400_000);
+
+let database: TestDatabase;
+/** Backups of these ages in days, newest first: made once, and copied for each test. */
+const ages = [1, 5, 20, 29, 31, 40, 100, 400];
+let originals: {key: string; body: Buffer; manifest: Buffer}[];
+/** Held, and 300 days old. */
+let held: (typeof originals)[number];
+let place: TestStore;
+
+beforeAll(async () => {
+  database = await createDatabase(postgres, {sql: 'CREATE TABLE t AS SELECT generate_series(1, 10) AS n'});
+  const source = await testStore('directory');
+  const make = async (age: number, hold: boolean) => {
+    const settings = backupSettings({database: database.url, store: source, key}, {prune: false, hold});
+    const taken = await backup(settings, runtime({now: () => daysAgo(age)}));
+    const manifest = await contentOf(source.store, `${taken.key}.metadata.json`);
+    return {key: taken.key, body: await contentOf(source.store, taken.key), manifest};
+  };
+  originals = await Promise.all(ages.map((age) => make(age, false)));
+  held = await make(300, true);
+  await source.dispose();
+});
+afterAll(() => database.drop());
+
+async function fill(kind: StoreKind): Promise<void> {
+  place = await testStore(kind);
+  for (const each of [...originals, held]) {
+    await place.store.create(each.key, each.body);
+    await place.store.create(`${each.key}.metadata.json`, each.manifest);
+  }
+}
+
+function pruning(changes: Partial<PruneSettings> = {}, run: Partial<Runtime> = {}) {
+  const settings = {
+    store: place.settings,
+    optionalKeys: keySettings(key),
+    retention: {keepDays: 30, keepLast: 2},
+    dryRun: false,
+    ...changes,
+  };
+  return prune(settings, runtime({now: () => now, ...run}));
+}
+
+const keyOfAge = (age: number) => originals[ages.indexOf(age)]?.key ?? '';
+const objectsOf = (keys: string[]) => keys.flatMap((each) => [each, `${each}.metadata.json`]).sort();
+
+describe.each<StoreKind>(['directory', 's3'])('in a store of kind %s', (kind) => {
+  beforeEach(() => fill(kind));
+  afterEach(() => place.dispose());
+
+  test('a dry run says what would go, and changes nothing', async () => {
+    const before = await place.keys();
+    const result = await pruning({dryRun: true});
+    expect(result.deleted).toEqual([400, 100, 40, 31].map(keyOfAge));
+    expect(result.dryRun).toBe(true);
+    expect(await place.keys()).toEqual(before);
+  });
+
+  test('what is older than the days goes; what is held stays; what is newest stays', async () => {
+    const result = await pruning();
+    expect(result).toMatchObject({locked: [], failed: [], deleted: [400, 100, 40, 31].map(keyOfAge)});
+    expect(await place.keys()).toEqual(objectsOf([...[1, 5, 20, 29].map(keyOfAge), held.key]));
+    const why = result.decisions.map(({backup: {key: each}, action, because}) => [each, action, because]);
+    expect(why).toContainEqual([held.key, 'keep', 'it is held']);
+    expect(why).toContainEqual([keyOfAge(1), 'keep', expect.stringContaining('newest 2')]);
+    expect(why).toContainEqual([keyOfAge(29), 'keep', expect.stringContaining('30 days')]);
+    expect(why).toContainEqual([keyOfAge(31), 'delete', expect.stringContaining('older than 30 days')]);
+    // Again: there is nothing left to do.
+    expect((await pruning()).deleted).toEqual([]);
+    requirePruned(result);
+  });
+
+  test('the newest that can be restored stay, however old: what is broken is not counted among them', async () => {
+    await place.store.delete(`${keyOfAge(20)}.metadata.json`);
+    await place.store.replace(`${keyOfAge(5)}.metadata.json`, Buffer.from('broken'));
+    const result = await pruning({retention: {keepDays: 0, keepLast: 3}});
+    const kept = [1, 5, 29, 31].map(keyOfAge);
+    expect(await place.keys()).toEqual(objectsOf([...kept, held.key]));
+    expect(result.deleted).toEqual([400, 100, 40, 20].map(keyOfAge));
+  });
+
+  test('what is not a backup of this program is not touched', async () => {
+    const foreign = [
+      'database-backups/readme.txt',
+      'database-backups/2020-01-01T00-00-00-000Z/other.sql',
+      'database-backups/2020-01-01T00-00-00-000Z/backup-2020-01-02T00-00-00-000Z.sql.gz.encrypted',
+      'elsewhere/backup-2020-01-01T00-00-00-000Z.sql.gz.encrypted',
+    ];
+    for (const each of foreign) await place.store.create(each, Buffer.from('x'));
+    await pruning({retention: {keepDays: 0, keepLast: 1}});
+    expect(await place.keys()).toEqual([...objectsOf([keyOfAge(1), held.key]), ...foreign].sort());
+  });
+
+  test('an interruption leaves the newer ones', async () => {
+    const controller = new AbortController();
+    const observer: Runtime['observer'] = (event) => {
+      if (event.type === 'started' && event.step === 'delete') controller.abort();
+    };
+    expect(await failureOf(pruning({}, {observer, signal: controller.signal}))).toMatchObject({code: 'INTERRUPTED'});
+    expect(await place.keys()).toHaveLength(2 * (ages.length + 1));
+  });
+});
+
+describe('unfinished uploads', () => {
+  beforeEach(async () => {
+    place = await testStore('s3');
+  });
+  afterEach(() => place.dispose());
+
+  test('of this program are aborted when they are over a day old; others are not', async () => {
+    const client = objectClient(objects);
+    const foreign = 'database-backups/some-other-file';
+    for (const Key of [keyOfAge(1), keyOfAge(5), foreign]) {
+      await client.send(new CreateMultipartUploadCommand({Bucket: place.settings.backupsBucket, Key}));
+    }
+    client.destroy();
+    const later = (hours: number) => ({now: () => new Date(Date.now() + hours * 3_600_000)});
+    expect((await pruning({}, later(23))).abortedUploads).toEqual([]);
+    expect((await place.unfinished()).sort()).toEqual([keyOfAge(1), keyOfAge(5), foreign].sort());
+    const dry = await pruning({dryRun: true}, later(48));
+    expect(dry.abortedUploads.sort()).toEqual([keyOfAge(1), keyOfAge(5)].sort());
+    expect(await place.unfinished()).toHaveLength(3);
+    const done = await pruning({}, later(48));
+    expect(done.abortedUploads.sort()).toEqual([keyOfAge(1), keyOfAge(5)].sort());
+    expect(await place.unfinished()).toEqual([foreign]);
+  });
+});
+
+describe('deletes that the store refuses', () => {
+  beforeEach(() => fill('s3'));
+  afterEach(() => place.dispose());
+
+  test.each([
+    ['AccessDenied', 'failed'],
+    ['ObjectLockedByBucketPolicy', 'locked'],
+  ] as const)('%s: the others go, and it is said which did not', async (code, kind) => {
+    const stubborn = keyOfAge(100);
+    const proxy = await startProxy(objects, ({method, url}) =>
+      method === 'DELETE' && url.includes(stubborn) ? {answer: {status: 403, code}} : undefined,
+    );
+    const result = await pruning({store: s3Settings(proxy, place.settings.backupsBucket)});
+    expect(proxy.faulted.length).toBeGreaterThan(0);
+    await proxy.stop();
+    expect(result.deleted).toEqual([400, 40, 31].map(keyOfAge));
+    expect(kind === 'locked' ? result.locked : result.failed.map((each) => each.key)).toEqual([stubborn]);
+    expect(await place.keys()).toEqual(objectsOf([...[1, 5, 20, 29, 100].map(keyOfAge), held.key]));
+    const failure = await failureOf(Promise.resolve().then(() => requirePruned(result)));
+    expect(failure).toMatchObject({code: 'PRUNE_INCOMPLETE', exitCode: 4});
+    expect(failure.reason).toContain(stubborn);
+    expect(failure.hint).toContain(kind === 'locked' ? 'bucket lock' : 'token');
+  });
+
+  test('after a backup: the backup is complete, and the failed delete is in its result', async () => {
+    const proxy = await startProxy(objects, ({method}) =>
+      method === 'DELETE' ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
+    );
+    const settings = backupSettings(
+      {database: database.url, store: place, key},
+      {store: s3Settings(proxy, place.settings.backupsBucket), retention: {keepDays: 30, keepLast: 2}},
+    );
+    const taken = await backup(settings, runtime({now: () => now}));
+    await proxy.stop();
+    expect(taken.pruned?.failed.map((each) => each.key)).toEqual([400, 100, 40, 31].map(keyOfAge));
+    expect(await place.keys()).toContain(`${taken.key}.metadata.json`);
+  });
+});
