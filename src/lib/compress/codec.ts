@@ -17,7 +17,7 @@ export interface Codec {
  * Levels: the fastest that is worth it, from the table of `npm run bench` (docs/PERFORMANCE.md). Higher ones cost
  * several times the processor time for one or two percent.
  */
-const gzipLevel = 1;
+const gzipLevel = 4;
 const zstdLevel = 1;
 
 /** Output buffers, in bytes: at Node's 16 KiB every block would come back from the thread pool a dozen times. */

@@ -1,0 +1,57 @@
+import {describe, expect, it} from '@jest/globals';
+import {type DumpEntry, entryDifferences, shortHead} from '../../../src/lib/dump/entries.ts';
+
+const head = (name: string, type: string) => `Name: ${name}; Type: ${type}; Schema: public; Owner: -`;
+
+function entry(name: string, type: string, digest: string, lines = digest): DumpEntry {
+  return {head: head(name, type), sha256: digest.repeat(64), linesSha256: lines.repeat(64)};
+}
+
+const dump = [entry('t', 'TABLE', 'a'), entry('t_idx', 'INDEX', 'b'), entry('s', 'SEQUENCE SET', 'c')];
+
+describe('the differences between the objects of two dumps', () => {
+  it('are none for the same objects in another order', () => {
+    expect(entryDifferences(dump, dump.toReversed())).toEqual([]);
+  });
+
+  it('name what is missing, what is too much, and what reads otherwise', () => {
+    const other = [entry('t', 'TABLE', 'f'), entry('v', 'VIEW', 'd'), entry('s', 'SEQUENCE SET', 'c')];
+    const found = entryDifferences(dump, other).join('\n');
+    expect(found).toContain('missing: INDEX public.t_idx');
+    expect(found).toContain('not in the backup: VIEW public.v');
+    expect(found).toContain('differs: TABLE public.t');
+  });
+
+  it('of other versions are looked for by name, but for what is data: sequences and large objects', () => {
+    const newer = [entry('t', 'TABLE', 'f'), entry('t_idx', 'INDEX', 'f'), entry('s', 'SEQUENCE SET', 'c')];
+    expect(entryDifferences(dump, newer, {onlyNames: true})).toEqual([]);
+    const wrong = [entry('t', 'TABLE', 'f'), entry('s', 'SEQUENCE SET', 'f')];
+    const found = entryDifferences(dump, wrong, {onlyNames: true}).join('\n');
+    expect(found).toContain('missing: INDEX public.t_idx');
+    expect(found).toContain('differs: SEQUENCE SET public.s');
+  });
+
+  it('do not count extensions, their comments, and the schema public', () => {
+    const harmless = [
+      entry('pgcrypto', 'EXTENSION', 'a'),
+      entry('EXTENSION pgcrypto', 'COMMENT', 'a'),
+      entry('public', 'SCHEMA', 'a'),
+      entry('SCHEMA public', 'COMMENT', 'a'),
+    ];
+    expect(entryDifferences([...dump, ...harmless], dump)).toEqual([]);
+    expect(entryDifferences(dump, [...dump, ...harmless])).toEqual([]);
+  });
+
+  it('forgive another order of columns in the tables named, and no other column', () => {
+    const reordered = [entry('t', 'TABLE', 'f', 'a'), ...dump.slice(1)];
+    const options = {reorderedTables: new Set([head('t', 'TABLE')])};
+    expect(entryDifferences(dump, reordered, options)).toEqual([]);
+    expect(entryDifferences(dump, reordered)).toHaveLength(1);
+    expect(entryDifferences(dump, [entry('t', 'TABLE', 'f', 'e'), ...dump.slice(1)], options)).toHaveLength(1);
+  });
+
+  it('are told in few words', () => {
+    expect(shortHead(head('t', 'TABLE'))).toBe('TABLE public.t');
+    expect(shortHead('something else')).toBe('something else');
+  });
+});
