@@ -29,8 +29,8 @@ const dayMs = 86_400_000;
 const alarmingDays = 7;
 /** A backup smaller than this share of the median of the last seven is an alarm. */
 const alarmingShare = 0.5;
-/** An upload that is unfinished for so long is not coming to an end. */
-const staleUploadMs = dayMs;
+/** An upload that was begun this long ago, in milliseconds, is not coming to an end. */
+export const staleUploadMs = dayMs;
 
 export interface HealthInput {
   backups: readonly Backup[];

@@ -1,6 +1,7 @@
 import {stat} from 'node:fs/promises';
 import path from 'node:path';
 import pMap from 'p-map';
+import {staleUploadMs} from '../catalog/health.ts';
 import type {KeySettings, StoreSettings} from '../config.ts';
 import {keyring} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, type ErrorCode, interruption, messageOf} from '../errors.ts';
@@ -84,9 +85,6 @@ export const migrateSteps: readonly Step[] = [
 const mostParts = 4;
 /** So many failures of the store one after another: it is gone, and the rest is not tried. */
 const mostStorageFailures = 10;
-/** An upload that was begun this long ago, in milliseconds, is not coming to an end. */
-const staleUploadMs = 86_400_000;
-
 /**
  * Moves a directory's files into the files bucket. One file that fails stops no other: see the result.
  * @throws BackupError CONFIGURATION_INVALID, of the store, or the interruption

@@ -1,10 +1,11 @@
 /** From a stored backup to its plain dump: the first half of a restore, and of every check. */
-import type {Readable, Transform} from 'node:stream';
+import {type Readable, type Transform, Writable} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
 import type {Backup} from '../catalog/backups.ts';
 import {type DocumentReading, fitsDataKeySeal, type Manifest} from '../catalog/manifest.ts';
 import {codecs, decompressionError} from '../compress/codec.ts';
 import {differences} from '../dump/contents.ts';
-import {type Inspection, requireComplete} from '../dump/inspect.ts';
+import {type Inspection, inspect, requireComplete} from '../dump/inspect.ts';
 import {unwrapDataKey} from '../encrypt/data-key.ts';
 import {integrityError, wrongKey} from '../encrypt/frame-check.ts';
 import {allKeys, type EncryptionKey, openingKeys, type ReadingKeys} from '../encrypt/keys.ts';
@@ -21,7 +22,7 @@ export interface OpenableBackup {
   backup: Backup;
   /** Undefined for a backup of the older procedure. */
   manifest: Manifest | undefined;
-  /** Undefined for a backup of the older procedure that was not authenticated yet. */
+  /** What the object must say about itself; a backup of the older procedure says nothing. */
   context: SealContext;
 }
 
@@ -134,6 +135,28 @@ export async function openBackup(
     },
     translate: (error) => interruption(signal) ?? decompressionError(error, backup.key),
   };
+}
+
+/**
+ * Reads a whole backup, and holds every byte of it to what the manifest promises.
+ * @throws BackupError DECRYPTION_FAILED, CONTENTS_DIFFER, DUMP_UNREADABLE, one of the store, or the interruption
+ */
+export async function readWhole(
+  store: ObjectStore,
+  openable: OpenableBackup,
+  keys: ReadingKeys,
+  options: OpenOptions,
+): Promise<Inspection> {
+  const dump = await openBackup(store, openable, keys, options);
+  const inspector = inspect();
+  const sink = new Writable({highWaterMark: 4 << 20, write: (_chunk, _encoding, done) => done()});
+  try {
+    await pipeline([...dump.stages, inspector, sink], options.signal ? {signal: options.signal} : {});
+  } catch (error) {
+    throw dump.translate(error) ?? error;
+  }
+  dump.check(inspector.inspection);
+  return inspector.inspection;
 }
 
 async function authenticate(

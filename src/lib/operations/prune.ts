@@ -1,4 +1,5 @@
 import type {Backup} from '../catalog/backups.ts';
+import {staleUploadMs} from '../catalog/health.ts';
 import {backupsPrefix, partOf} from '../catalog/key-names.ts';
 import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
 import {keyring} from '../encrypt/keys.ts';
@@ -33,9 +34,6 @@ export const pruneSteps: readonly Step[] = [
   {id: 'delete', title: 'Delete old backups'},
   {id: 'uploads', title: 'Abort unfinished uploads'},
 ];
-
-/** An upload that was begun this long ago, in milliseconds, is not coming to an end. */
-const staleUploadMs = 86_400_000;
 
 /**
  * Deletes the backups that the policy no longer keeps, and aborts uploads of this program that were never finished.

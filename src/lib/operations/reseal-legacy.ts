@@ -4,7 +4,6 @@
  * its age stays what it is. The old object is deleted when the new one was read back and found to hold the same dump.
  */
 import type {Readable} from 'node:stream';
-import {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import type {Backup} from '../catalog/backups.ts';
 import {backupKey, manifestKey} from '../catalog/key-names.ts';
@@ -21,7 +20,7 @@ import {partSizeFor} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {publish} from './backup.ts';
 import {findBackup} from './catalog.ts';
-import {checkOpenable, openBackup} from './open-backup.ts';
+import {checkOpenable, openBackup, readWhole} from './open-backup.ts';
 import type {Runtime} from './runtime.ts';
 
 const compression = 'zstd';
@@ -139,15 +138,7 @@ function encodingTap() {
 async function check(store: ObjectStore, key: string, keys: Keyring, {signal}: Runtime): Promise<void> {
   const current = {current: keys.current, previous: []};
   const openable = await checkOpenable(store, await findBackup(store, {by: 'key', key}, current), current);
-  const dump = await openBackup(store, openable, current, {signal});
-  const inspector = inspect();
-  const sink = new Writable({highWaterMark: 4 << 20, write: (_chunk, _encoding, done) => done()});
-  try {
-    await pipeline([...dump.stages, inspector, sink], signal ? {signal} : {});
-  } catch (error) {
-    throw interruption(signal) ?? dump.translate(error) ?? error;
-  }
-  dump.check(inspector.inspection);
+  await readWhole(store, openable, current, {signal});
   if (openable.manifest) return;
   throw new BackupError('The backup was not sealed', {
     code: 'UNEXPECTED',

@@ -1,6 +1,4 @@
 import {randomBytes} from 'node:crypto';
-import {Writable} from 'node:stream';
-import {pipeline} from 'node:stream/promises';
 import type {Backup} from '../catalog/backups.ts';
 import {assessHealth, defaultHealthPolicy, type Finding} from '../catalog/health.ts';
 import {verificationKey} from '../catalog/key-names.ts';
@@ -8,7 +6,7 @@ import {defaultRetention} from '../catalog/retention.ts';
 import {sealVerification, type Verification, type VerificationStep} from '../catalog/verification.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
-import {type Inspection, inspect} from '../dump/inspect.ts';
+import type {Inspection} from '../dump/inspect.ts';
 import {allKeys, type Keyring, keyring} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {type LocalServer, startLocalServer} from '../load/local-server.ts';
@@ -24,7 +22,7 @@ import {openStores, type Stores} from '../upload/open-store.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, readCatalog, verificationSealingKey} from './catalog.ts';
-import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
+import {checkOpenable, type OpenableBackup, readWhole} from './open-backup.ts';
 import {prove} from './proof.ts';
 import {load} from './restore.ts';
 import type {Runtime} from './runtime.ts';
@@ -272,16 +270,8 @@ class Verifier {
     this.#openable = openable;
     const onBytes = (bytes: number) =>
       observer({type: 'progress', step: 'integrity', bytes, totalBytes: openable.backup.sizeBytes});
-    const dump = await openBackup(store, openable, this.#keys, {signal, onBytes});
-    const inspector = inspect();
-    const sink = new Writable({highWaterMark: 4 << 20, write: (_chunk, _encoding, done) => done()});
-    try {
-      await pipeline([...dump.stages, inspector, sink], signal ? {signal} : {});
-    } catch (error) {
-      throw dump.translate(error) ?? error;
-    }
-    dump.check(inspector.inspection);
-    const {tables, rows} = totals(inspector.inspection.contents);
+    const {contents} = await readWhole(store, openable, this.#keys, {signal, onBytes});
+    const {tables, rows} = totals(contents);
     const compared = openable.manifest
       ? 'every digest and row count as in the manifest'
       : 'authentic; a backup of the older form has no digests to compare';
