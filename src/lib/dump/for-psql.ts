@@ -1,6 +1,6 @@
 import {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
-import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
+import {type CopyStatement, type DumpHandler, DumpScanner, tamperedHint} from './scanner.ts';
 
 export interface ForPsqlOptions {
   /**
@@ -89,6 +89,6 @@ export function psqlCommandError(command: string): BackupError {
     code: 'DUMP_UNREADABLE',
     kind: 'integrity',
     reason: `pg_dump writes none, and psql would run it: ${JSON.stringify(command.trim().slice(0, 60))}`,
-    hint: 'The source database may have been tampered with. Write the dump to a file (--output) on an encrypted disk, and look at it before anything runs it.',
+    hint: tamperedHint,
   });
 }

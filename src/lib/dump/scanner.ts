@@ -6,6 +6,7 @@
  * that a function body which looks like a dump, or a name with a line break in it, is not mistaken for one.
  */
 import {BackupError} from '../errors.ts';
+import {StatementNesting} from './statement-nesting.ts';
 
 /** The head of a table's data, as pg_dump writes it. */
 export interface CopyStatement {
@@ -44,6 +45,7 @@ export interface DumpHandler {
 }
 
 const newline = 0x0a;
+const doubleQuote = 0x22;
 /** How a row that ends the data begins. No other does: the server writes a backslash in a value as two. */
 const endMark = Buffer.from('\n\\.');
 /** The rest of that row; psql takes a carriage return before the line break too, and runs what follows. */
@@ -90,10 +92,13 @@ type Lexing =
   | {in: 'dollar'; tag: string};
 
 const plain: Lexing = {in: 'plain'};
-const special = /['"$;\n\\]|--?|\/\*?/g;
+const special = /['"$;\n\\()\0]|--?|\/\*?/g;
 const dollarTag = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$/y;
 const dollarTagBegun = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,62})?$/y;
-const identifierCharacter = /[A-Za-z0-9_$\x80-\xff]/;
+const words = /[A-Za-z0-9_$\x80-\xff]+/g;
+const wordAtEnd = /[A-Za-z0-9_$\x80-\xff]$/;
+/** No word that means something is longer. */
+const longestWord = 16;
 
 export class DumpScanner {
   readonly #handler: DumpHandler;
@@ -105,8 +110,9 @@ export class DumpScanner {
   #lexing: Lexing = plain;
   #atLineStart = true;
   #atStatementStart = true;
-  /** The last two characters of plain SQL, which decide what a quote or a dollar sign after them means. */
-  #before = '';
+  /** The word that plain SQL ends with (its beginning): it decides what a quote or a dollar sign after it means. */
+  #word = '';
+  readonly #statement = new StatementNesting();
   /** Whether a backslash escapes in ordinary strings (`standard_conforming_strings = off`). */
   #oldStrings = false;
 
@@ -191,7 +197,7 @@ export class DumpScanner {
   #beginStatement(): void {
     this.#atLineStart = true;
     this.#atStatementStart = true;
-    this.#before = '';
+    this.#word = '';
   }
 
   /** Takes SQL text; gives how many bytes it took, 0 when it needs more to go on. */
@@ -211,13 +217,12 @@ export class DumpScanner {
     const match = lineKinds.find(({prefix}) => head.startsWith(prefix) || (!isLast && prefix.startsWith(head)));
     if (!match) return undefined;
     if (head.length < match.prefix.length) return 0;
-    let end = bytes.indexOf(newline) + 1;
-    if (match.kind === 'copy') {
-      // A line break inside a quoted name does not end the statement.
-      while (end > 0 && isInsideName(bytes.toString('latin1', 0, end))) end = bytes.indexOf(newline, end) + 1;
-    }
+    // Whether the line is too long must not depend on how much of what follows it is there.
+    const window = bytes.subarray(0, longestLine);
+    let end = match.kind === 'copy' ? endOfCopyStatement(window) : window.indexOf(newline) + 1;
     if (end === 0) {
-      if (!isLast) return bytes.length > longestLine ? undefined : 0;
+      if (bytes.length >= longestLine) return undefined;
+      if (!isLast) return 0;
       end = bytes.length;
     }
     return this.#takeLine(match.kind, bytes.subarray(0, end)) ? end : undefined;
@@ -293,22 +298,27 @@ export class DumpScanner {
         return after;
       case ';':
         this.#passPlain(token);
-        this.#atStatementStart = true;
+        this.#atStatementStart = this.#statement.endsHere();
         return after;
+      case '(':
+      case ')':
+        this.#passPlain(token);
+        this.#statement.parenthesis(token);
+        return after;
+      case '\0':
+        throw ambiguous('a NUL byte, at which psql stops to read the line');
       case "'":
-        this.#atStatementStart = false;
-        this.#lexing = {
-          in: this.#oldStrings || /(^|[^A-Za-z0-9_$\x80-\xff])[eE]$/.test(this.#before) ? 'escapeString' : 'string',
-        };
+        this.#beginQuote(token, this.#oldStrings || /^e$/i.test(this.#word) ? 'escapeString' : 'string');
         return after;
       case '"':
-        this.#atStatementStart = false;
-        this.#lexing = {in: 'name'};
+        this.#beginQuote(token, 'name');
         return after;
       case '--':
+        this.#endWord();
         this.#lexing = {in: 'lineComment'};
         return after;
       case '/*':
+        this.#endWord();
         this.#lexing = {in: 'blockComment', depth: 1};
         return after;
       case '\\': {
@@ -320,10 +330,12 @@ export class DumpScanner {
         return after;
       }
       case '$': {
-        if (identifierCharacter.test(this.#before.slice(-1))) break;
+        // Inside an identifier it is a letter.
+        if (/^[^0-9$]/.test(this.#word)) break;
         dollarTag.lastIndex = end;
         const tag = dollarTag.exec(text)?.[0];
         if (tag) {
+          this.#refuseAfterNumber(tag);
           this.#atStatementStart = false;
           this.#lexing = {in: 'dollar', tag};
           return end + tag.length;
@@ -339,11 +351,33 @@ export class DumpScanner {
     return after;
   }
 
+  #beginQuote(quote: string, kind: 'string' | 'escapeString' | 'name'): void {
+    if (quote === "'") this.#refuseAfterNumber(quote);
+    this.#endWord();
+    this.#atStatementStart = false;
+    this.#lexing = {in: kind};
+  }
+
+  /** Versions of psql differ in where a number ends that letters or a quote follow at once. */
+  #refuseAfterNumber(quote: string): void {
+    if (/^[0-9$]/.test(this.#word)) throw ambiguous(`a number with a quote after it (${this.#word}${quote})`);
+  }
+
   /** Notes what plain text means for what follows it. */
   #passPlain(text: string): void {
-    this.#before = (this.#before + text.slice(-2)).slice(-2);
     if (/\S/.test(text)) this.#atStatementStart = false;
     this.#atLineStart = false;
+    words.lastIndex = 0;
+    for (let match = words.exec(text); match; match = words.exec(text)) {
+      if (match.index > 0) this.#endWord();
+      this.#word = (this.#word + match[0].slice(0, longestWord)).slice(0, longestWord);
+    }
+    if (!wordAtEnd.test(text)) this.#endWord();
+  }
+
+  #endWord(): void {
+    if (this.#word !== '') this.#statement.word(this.#word);
+    this.#word = '';
   }
 
   /** Takes quoted text or a comment up to and with its end. Undefined: more is needed to understand it. */
@@ -382,7 +416,6 @@ export class DumpScanner {
 
   #leave(): void {
     this.#lexing = plain;
-    this.#before = '';
   }
 
   #leaveAfter(quote: string, text: string, at: number): number {
@@ -435,9 +468,26 @@ function endOfRow(bytes: Buffer, at: number): number | undefined {
   return undefined;
 }
 
-/** Whether a text ends inside a double-quoted name. */
-function isInsideName(text: string): boolean {
-  let quotes = 0;
-  for (let at = text.indexOf('"'); at >= 0; at = text.indexOf('"', at + 1)) quotes += 1;
-  return quotes % 2 === 1;
+/** Where the line ends that a COPY statement stands on; 0 if it goes on. A line break inside a quoted name does not end it. */
+function endOfCopyStatement(bytes: Buffer): number {
+  let isInsideName = false;
+  for (let at = 0; at < bytes.length; at += 1) {
+    if (bytes[at] === doubleQuote) isInsideName = !isInsideName;
+    else if (bytes[at] === newline && !isInsideName) return at + 1;
+  }
+  return 0;
+}
+
+/** What to do with a dump that pg_dump did not write. */
+export const tamperedHint =
+  'The source database may have been tampered with. Write the dump to a file (--output) on an encrypted disk, and look at it before anything runs it.';
+
+/** What psql and this scanner might take for different things, so that one would look for commands where the other has a text. */
+function ambiguous(what: string): BackupError {
+  return new BackupError('The dump cannot be read for certain', {
+    code: 'DUMP_UNREADABLE',
+    kind: 'integrity',
+    reason: `pg_dump does not write ${what}`,
+    hint: tamperedHint,
+  });
 }

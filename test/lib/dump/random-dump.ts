@@ -92,8 +92,8 @@ const word = fc.constantFrom(
   'now()',
   ',',
   '=',
-  '(',
-  ')',
+  '(x)',
+  '((1) + 2)',
 );
 
 /** A statement; it begins with a word, so that it is not taken for something else. */

@@ -127,6 +127,11 @@ describe('bytes that are no dump at all', () => {
         '*/',
         '\\',
         ';',
+        '(',
+        ')',
+        '1',
+        'create function f() begin atomic',
+        ' end',
         'E',
         '\r',
         '\0',
@@ -299,7 +304,8 @@ describe('text that looks like a dump inside quotes', () => {
     ['an identifier that ends in e', "SELECT type'\\';\n"],
     ['a dollar sign inside an identifier', 'SELECT a$b$ ;\n'],
     ['a parameter', 'PREPARE p AS SELECT $1;\n'],
-    ['a dollar sign after a digit', 'SELECT 1$a$;\n'],
+    ['a dollar sign after a number alone', 'SELECT 1$;\n'],
+    ['a comment after an e', "SELECT e/**/'\\';\n"],
   ])('does not begin at %s', (_, text) => {
     expect(kinds(`${text}COPY t FROM stdin;\n\\.\n`)).toEqual(['sql', 'copyStart', 'copyEnd']);
   });
@@ -334,6 +340,64 @@ describe('a psql command outside quotes', () => {
       expect(scan(line)).toEqual([{kind: 'command', text: line}]);
     },
   );
+});
+
+/** Read by a psql of its own rules, each of these would run the command: measured with psql 15. */
+describe('where psql does not end a statement, neither does the scanner', () => {
+  const table = 'COPY t FROM stdin;\n\\! rm -rf /\n\\.\n';
+
+  it.each([
+    ['inside parentheses', `SELECT (;\n${table}`],
+    ['inside the body of an SQL-standard function', `CREATE FUNCTION f() BEGIN ATOMIC;\n${table}`],
+    ['with CASE in it', `create or replace procedure f() begin atomic; case end;\n${table}`],
+  ])('%s', (_, text) => {
+    for (const events of [scan(text), eventsOf(bytewise(Buffer.from(text)))]) {
+      expect(events.filter(({kind}) => kind !== 'sql').map((event) => event.text)).toEqual(['\\! rm -rf /', '\\.']);
+    }
+  });
+
+  it.each([
+    ['after closed parentheses', 'SELECT (1);\nCREATE RULE r DO (SELECT 1; SELECT 2);\n'],
+    ['after a closing parenthesis too many', 'SELECT );\n'],
+    ['after the end of a function', 'CREATE FUNCTION f()\n BEGIN ATOMIC\n SELECT CASE WHEN a THEN 1 END;\nEND;\n'],
+    ['after a transaction', 'SELECT 1; BEGIN ;\n'],
+    ['after words in parentheses and names', 'CREATE FUNCTION f(begin int) RETURNS "begin";\n'],
+    ['after a word that only begins so', 'CREATE FUNCTION beginning_of_all_things() RETURNS a.begins;\n'],
+  ])('%s it does', (_, text) => {
+    expect(kinds(`${text}COPY t FROM stdin;\n\\.\n`)).toEqual(['sql', 'copyStart', 'copyEnd']);
+  });
+});
+
+describe('SQL that versions of psql read in different ways', () => {
+  it.each([
+    ['a dollar quote after a number', 'SELECT 1$a$ ;$a$;\n'],
+    ['a dollar quote after a parameter', 'SELECT $1$a$ ;$a$;\n'],
+    ['an E string after a number', "SELECT 1e'\\';\n"],
+    ['a string after a number', "SELECT 1'a';\n"],
+    ['a NUL byte', "SELECT 'a' \0'\n\\! rm -rf /\n';\n"],
+  ])('is refused: %s', (_, text) => {
+    for (const chunks of [[Buffer.from(text)], bytewise(Buffer.from(text))]) {
+      expect(caught(() => eventsOf(chunks))).toMatchObject({code: 'DUMP_UNREADABLE', exitCode: 5});
+    }
+  });
+});
+
+describe('a line of megabytes', () => {
+  const long = 3 << 20;
+
+  it.each([
+    ['a name of line breaks', `COPY "${'\n'.repeat(long)}" FROM stdin;\n`],
+    ['names without an end', `COPY t (${'"a", '.repeat(long / 5)}FROM stdin;\n`],
+    ['a comment on an extension', `COMMENT ON EXTENSION a IS '${'x'.repeat(long)}';\n`],
+    ['a comment', `-- Name: ${'x'.repeat(long)}\n`],
+    ['a statement', `BEGIN;${' '.repeat(long)}\n`],
+    ['a command', `\\restrict ${'x'.repeat(long)}\n`],
+  ])('is read in passing, the same for every split: %s', (_, text) => {
+    const places = Array.from({length: 50}, (__, index) => index * 65_536);
+    const summary = (chunks: Buffer[]) => eventsOf(chunks).map((event) => [event.kind, event.text.length]);
+    const bytes = Buffer.from(text);
+    expect(summary(cut(bytes, places))).toEqual(summary([bytes]));
+  });
 });
 
 describe('a dump that ends too early', () => {
