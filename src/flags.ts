@@ -76,3 +76,8 @@ export function durationOf(flag: string, text: string | undefined): number | und
     hint: 'Write a number and one of s, m, h and d.',
   });
 }
+
+export const scaffoldFlags = {
+  overwrite: Flags.boolean({description: 'Replace files that are there and differ.'}),
+  'dry-run': Flags.boolean({description: 'Say what would be written, and write nothing.'}),
+};

@@ -39,7 +39,7 @@ const sources: Source[] = readdirSync(root, {recursive: true, encoding: 'utf8'})
   });
 
 const lib = sources.filter(({file}) => file.startsWith('lib/'));
-const stages = ['dump', 'compress', 'encrypt', 'upload', 'load', 'catalog', 'files'];
+const stages = ['dump', 'compress', 'encrypt', 'upload', 'load', 'catalog', 'files', 'scaffold'];
 /** What every stage may stand on: streams that know no stage, and how to talk to PostgreSQL. */
 const foundation = ['streams', 'postgres'];
 

@@ -31,6 +31,9 @@ const requirements = {
   zstd: commandOfPackage('zstd'),
   openssl: commandOfPackage('openssl'),
   chromium: commandOfPackage('chromium'),
+  jq: commandOfPackage('jq'),
+  awk: {packages: ['gawk'], isPresent: () => hasCommands('awk')},
+  systemd: {packages: ['systemd'], isPresent: () => hasCommands('systemd-analyze')},
   ps: {packages: ['procps'], isPresent: () => hasCommands('ps')},
   'python3-cryptography': {packages: ['python3-cryptography'], isPresent: () => canImport('cryptography')},
 } satisfies Record<string, Requirement>;
