@@ -3,6 +3,7 @@ import {Flags} from '@oclif/core';
 import {defaultRetention, type RetentionPolicy} from './lib/catalog/retention.ts';
 import {BackupError} from './lib/errors.ts';
 import type {BackupChoice} from './lib/operations/catalog.ts';
+import type {SelectionRequest} from './lib/operations/selection.ts';
 
 export const retentionFlags = {
   'keep-days': Flags.integer({
@@ -39,6 +40,11 @@ export function choiceOf(key: string | undefined, latest: boolean, at: string | 
   if (given !== 1) throw usage(given === 0 ? 'Which backup?' : 'Name one backup: a KEY, --latest or --at');
   if (key !== undefined) return {by: 'key', key};
   return at === undefined ? {by: 'latest'} : {by: 'time', at: parseTime(at)};
+}
+
+/** What of a backup is meant, of --table and --schema; undefined: everything. */
+export function selectionOf(tables: string[] = [], schemas: string[] = []): SelectionRequest | undefined {
+  return tables.length + schemas.length === 0 ? undefined : {tables, schemas};
 }
 
 /** A time that a person typed: ISO 8601; a date alone is its beginning, and without a zone it is local time. */

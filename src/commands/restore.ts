@@ -1,6 +1,6 @@
 import {Args, Flags} from '@oclif/core';
 import {BaseCommand} from '../base-command.ts';
-import {choiceOf} from '../flags.ts';
+import {choiceOf, selectionOf} from '../flags.ts';
 import type {Backup} from '../lib/catalog/backups.ts';
 import {defaultRetention} from '../lib/catalog/retention.ts';
 import {BackupError} from '../lib/errors.ts';
@@ -8,8 +8,9 @@ import type {BackupChoice} from '../lib/operations/catalog.ts';
 import {type ExtractResult, extract, extractSteps} from '../lib/operations/extract.ts';
 import {list} from '../lib/operations/list.ts';
 import {type Confirm, type RestoreResult, restore, restoreSteps} from '../lib/operations/restore.ts';
+import type {SelectionRequest} from '../lib/operations/selection.ts';
 import {confirmOverwrite} from '../ui/confirm.ts';
-import {extractSummary, listTable, restoreSummary} from '../ui/summary.ts';
+import {extractSummary, leftOutLines, listTable, restoreSummary} from '../ui/summary.ts';
 
 export default class Restore extends BaseCommand {
   static override summary = 'Restore a backup into a database, or write its plain SQL.';
@@ -22,6 +23,8 @@ export default class Restore extends BaseCommand {
     '<%= config.bin %> <%= command.id %> --latest --target postgresql://user:password@host:5432/new_database',
     '<%= config.bin %> <%= command.id %> database-backups/2025-11-04T15-30-00-000Z/backup-2025-11-04T15-30-00-000Z.sql.gz.encrypted',
     '<%= config.bin %> <%= command.id %> --at 2025-11-04T12:00 --yes',
+    '<%= config.bin %> <%= command.id %> --latest --table public.invoices --table public.invoice_lines',
+    '<%= config.bin %> <%= command.id %> --latest --schema billing --output billing.sql',
     '<%= config.bin %> <%= command.id %> --latest --output - | less',
   ];
   static override args = {
@@ -37,6 +40,20 @@ export default class Restore extends BaseCommand {
       description: 'The database to restore into. [default: DATABASE_URL]',
       helpValue: 'URL',
       exclusive: ['output'],
+    }),
+    table: Flags.string({
+      description:
+        'Restore only this table (or view, or sequence), with its rows, indexes, constraints and the like; a partitioned table with its ' +
+        'partitions. Repeatable. Nothing else in the target is touched.',
+      helpValue: 'SCHEMA.TABLE',
+      multiple: true,
+      multipleNonGreedy: true,
+    }),
+    schema: Flags.string({
+      description: 'Restore only what is in this schema. Repeatable.',
+      helpValue: 'NAME',
+      multiple: true,
+      multipleNonGreedy: true,
     }),
     output: Flags.string({
       description: 'Write the plain SQL to this file (- for stdout) instead of restoring it. It is PHI, unencrypted.',
@@ -54,7 +71,7 @@ export default class Restore extends BaseCommand {
     }),
     list: Flags.boolean({
       description: 'List the backups, as `list` does.',
-      exclusive: ['latest', 'at', 'target', 'output'],
+      exclusive: ['latest', 'at', 'target', 'output', 'table', 'schema'],
     }),
   };
 
@@ -62,8 +79,9 @@ export default class Restore extends BaseCommand {
     const {args, flags} = await this.parse(Restore);
     if (flags.list) return this.#list();
     const choice = choiceOf(args.key, flags.latest === true, flags.at);
-    if (flags.output !== undefined) return this.#extract(choice, flags.output, flags['recovery-key']);
-    return this.#restore(choice, flags);
+    const selection = selectionOf(flags.table, flags.schema);
+    if (flags.output !== undefined) return this.#extract(choice, flags.output, flags['recovery-key'], selection);
+    return this.#restore(choice, flags, selection);
   }
 
   async #list(): Promise<{backups: Backup[]}> {
@@ -80,6 +98,7 @@ export default class Restore extends BaseCommand {
       'no-safety-backup'?: boolean;
       'recovery-key'?: string | undefined;
     },
+    selection: SelectionRequest | undefined,
   ): Promise<RestoreResult> {
     const {database, compression, readingKeys, store} = this.settings(
       ['database', 'store', 'compression', 'readingKeys'],
@@ -88,10 +107,10 @@ export default class Restore extends BaseCommand {
     );
     const recovery = await this.recoveryKey(readingKeys);
     const yes = flags.yes === true;
-    const confirm: Confirm = async (facts, backup) => {
+    const confirm: Confirm = async (facts, backup, overwritten) => {
       if (yes) return true;
       await this.idle();
-      return confirmOverwrite(facts, backup.key, {input: process.stdin, output: process.stderr}, this.signal);
+      return confirmOverwrite(facts, backup, overwritten, {input: process.stdin, output: process.stderr}, this.signal);
     };
     const result = await this.observe(restoreSteps, (runtime) =>
       restore(
@@ -102,6 +121,7 @@ export default class Restore extends BaseCommand {
           choice,
           target: database,
           allowUnrestricted: yes,
+          selection,
           safetyBackup: flags['no-safety-backup'] ? undefined : {compression, retention: defaultRetention},
         },
         confirm,
@@ -112,7 +132,12 @@ export default class Restore extends BaseCommand {
     return result;
   }
 
-  async #extract(choice: BackupChoice, output: string, recoveryKey: string | undefined): Promise<ExtractResult> {
+  async #extract(
+    choice: BackupChoice,
+    output: string,
+    recoveryKey: string | undefined,
+    selection: SelectionRequest | undefined,
+  ): Promise<ExtractResult> {
     const toStdout = output === '-';
     if (toStdout && this.jsonEnabled()) {
       throw new BackupError('--json and --output - both want stdout', {
@@ -130,9 +155,15 @@ export default class Restore extends BaseCommand {
     const recovery = await this.recoveryKey(readingKeys);
     this.warning('the output is PHI, unencrypted: keep it on an encrypted disk, and delete it when it has served.');
     const result = await this.observe(extractSteps, (runtime) =>
-      extract({store, keys, recovery, choice, output: toStdout ? process.stdout : output}, runtime),
+      extract({store, keys, recovery, choice, selection, output: toStdout ? process.stdout : output}, runtime),
     );
-    if (!toStdout) this.report(extractSummary(result));
+    if (toStdout)
+      process.stderr.write(
+        leftOutLines(result.leftOut)
+          .map((line) => `${line}\n`)
+          .join(''),
+      );
+    else this.report(extractSummary(result));
     return result;
   }
 }

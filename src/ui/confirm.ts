@@ -1,6 +1,8 @@
 import {createInterface} from 'node:readline/promises';
+import type {Backup} from '../lib/catalog/backups.ts';
 import type {TargetFacts} from '../lib/load/target.ts';
-import {formatCount, printable} from './format.ts';
+import type {Overwritten} from '../lib/operations/selection.ts';
+import {formatAge, formatCount, formatTime, printable} from './format.ts';
 
 export interface Terminal {
   input: NodeJS.ReadStream;
@@ -12,21 +14,12 @@ export interface Terminal {
  */
 export async function confirmOverwrite(
   target: TargetFacts,
-  backupKey: string,
+  backup: Backup,
+  overwritten: Overwritten,
   {input, output}: Terminal,
   signal: AbortSignal,
 ): Promise<boolean> {
-  output.write(
-    [
-      '',
-      'The target is not empty. What it holds will be overwritten:',
-      `  Server:    ${printable(target.address)} (PostgreSQL ${target.version})`,
-      `  Database:  ${printable(target.database)}`,
-      `  Holds:     ${formatCount(target.tables)} tables, about ${formatCount(target.approximateRows)} rows`,
-      `  With:      ${backupKey}`,
-      '',
-    ].join('\n'),
-  );
+  output.write(overwriteText(target, backup, overwritten, new Date()));
   if (!input.isTTY || !output.isTTY) return false;
   const lines = createInterface({input, output});
   try {
@@ -38,4 +31,38 @@ export async function confirmOverwrite(
   } finally {
     lines.close();
   }
+}
+
+/** What would be overwritten, and with what. */
+export function overwriteText(target: TargetFacts, backup: Backup, {chosen}: Overwritten, now: Date): string {
+  const {tables, rows, database} = backup;
+  const age = formatAge(now.getTime() - backup.startedAt.getTime());
+  const contents =
+    tables === undefined || rows === undefined ? [] : [`${formatCount(tables)} tables, ${formatCount(rows)} rows`];
+  return [
+    '',
+    chosen
+      ? 'Some of what was chosen is in the target, and will be overwritten:'
+      : 'The target is not empty. What it holds will be overwritten:',
+    `  Server:    ${printable(target.address)} (PostgreSQL ${target.version})`,
+    `  Database:  ${printable(target.database)}`,
+    `  Holds:     ${formatCount(target.tables)} tables, about ${formatCount(target.approximateRows)} rows`,
+    ...(chosen ? replacedLines(chosen) : []),
+    'With this backup:',
+    `  Key:       ${backup.key}`,
+    `  Database:  ${printable(database ?? 'not known')}`,
+    `  Taken:     ${[`${formatTime(backup.startedAt)} (${age})`, ...contents].join(', ')}`,
+    '',
+  ].join('\n');
+}
+
+const mostLines = 30;
+
+function replacedLines(chosen: NonNullable<Overwritten['chosen']>): string[] {
+  const lines = chosen.map(
+    ({name, isTable, approximateRows}) =>
+      `  Replaced:  ${printable(name)}${isTable ? `, about ${formatCount(approximateRows)} rows` : ''}`,
+  );
+  const more = lines.length - mostLines;
+  return more > 0 ? [...lines.slice(0, mostLines), `  and ${formatCount(more)} more`] : lines;
 }

@@ -1,6 +1,7 @@
 /** The results of operations as text for people. */
 import chalk from 'chalk';
 import type {Backup} from '../lib/catalog/backups.ts';
+import type {LeftOut} from '../lib/dump/left-out.ts';
 import type {BackupResult} from '../lib/operations/backup.ts';
 import type {ExtractResult} from '../lib/operations/extract.ts';
 import type {PruneResult} from '../lib/operations/prune.ts';
@@ -48,7 +49,7 @@ export function backupSummary(result: BackupResult): string {
 export function restoreSummary(result: RestoreResult): string {
   const counted =
     result.uncountedTables.length === 0 ? 'every table counted in the target' : 'counted where they can be seen';
-  return facts('Restore complete', [
+  const summary = facts('Restore complete', [
     ['Backup key', result.key],
     ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],
     ['Target', result.target],
@@ -58,16 +59,30 @@ export function restoreSummary(result: RestoreResult): string {
     ['Restored', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}; ${counted}`],
     ['Duration', formatDuration(result.durationMs)],
   ]);
+  return [summary, ...leftOutLines(result.leftOut)].join('\n');
+}
+
+/** What a restore left out, and what would bring it back. */
+export function leftOutLines(leftOut: readonly LeftOut[]): string[] {
+  if (leftOut.length === 0) return [];
+  return [
+    chalk.bold('Not restored'),
+    ...leftOut.flatMap(({what, because, sql}) => [
+      `  ${printable(what)}: ${printable(because)}`,
+      ...(sql === undefined ? [] : [`    ${printable(sql.replaceAll(/\s+/g, ' '))}`]),
+    ]),
+  ];
 }
 
 export function extractSummary(result: ExtractResult): string {
-  return facts('Plain SQL written', [
+  const summary = facts('Plain SQL written', [
     ['Backup key', result.key],
     ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],
     ['File', `${result.output}, ${formatBytes(result.dumpBytes)}`],
     ['Contents', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}`],
     ['Duration', formatDuration(result.durationMs)],
   ]);
+  return [summary, ...leftOutLines(result.leftOut)].join('\n');
 }
 
 /** What a backup is, in a word or two; why, if it is not complete. */

@@ -21,7 +21,8 @@ export interface ForPsqlOptions {
  *
  * Left out are the dump's own `\restrict` lines, and the `BEGIN;` and `COMMIT;` round large objects, which would end the
  * transaction half-way. `DROP EXTENSION` and `COMMENT ON EXTENSION` may fail: a managed server refuses them to all but the
- * extension's owner, an extension that stays is as good, and a new one brings its comment.
+ * extension's owner, an extension that stays is as good, and a new one brings its comment. So may the drop of a constraint that
+ * a partition has of its parent: it goes with the partition.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
 export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transform {
@@ -33,12 +34,14 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     version: keep,
     entry: keep,
     complete: keep,
+    setting: keep,
     copyStart: (_statement: CopyStatement, line: Buffer) => keep(line),
     copyData: keep,
     copyEnd: keep,
     restrict: drop,
     transaction: drop,
-    extension: (line: Buffer) => keep(optional(line)),
+    extension: (line: Buffer) => keep(optional(line, 'insufficient_privilege OR dependent_objects_still_exist')),
+    constraintDrop: (line: Buffer) => keep(optional(line, 'invalid_table_definition')),
     command: refuseCommand,
   };
   const scanner = new DumpScanner(handler);
@@ -70,12 +73,11 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
   return stage;
 }
 
-/** A statement that may be refused without harm. */
-function optional(statement: Buffer): Buffer {
+/** A statement that may be refused for these reasons without harm. */
+function optional(statement: Buffer, harmless: string): Buffer {
   const sql = statement.toString('latin1').trim();
   // Its own text would end the quote.
   if (sql.includes('$loma$')) return statement;
-  const harmless = 'insufficient_privilege OR dependent_objects_still_exist';
   return Buffer.from(`DO $loma$ BEGIN ${sql} EXCEPTION WHEN ${harmless} THEN NULL; END $loma$;\n`, 'latin1');
 }
 

@@ -62,6 +62,14 @@ class Inspector implements DumpHandler {
     this.sql(line);
   }
 
+  constraintDrop(line: Buffer): void {
+    this.sql(line);
+  }
+
+  setting(line: Buffer): void {
+    this.sql(line);
+  }
+
   entry(line: Buffer): void {
     this.#recorder?.begin(line);
     this.sql(line);

@@ -35,6 +35,15 @@ export interface DumpHandler {
    * and a restore can do without.
    */
   extension(line: Buffer): void;
+  /**
+   * `SET default_tablespace = …;` or `SET default_table_access_method = …;`: between two objects, and for all that follow.
+   */
+  setting(line: Buffer): void;
+  /**
+   * `ALTER TABLE IF EXISTS ONLY … DROP CONSTRAINT IF EXISTS …;` on one line: of what --clean drops. A partition's constraint
+   * may be its parent's, and go only with it or with the partition.
+   */
+  constraintDrop(line: Buffer): void;
   copyStart(statement: CopyStatement, line: Buffer): void;
   /** Rows of the table, in any pieces: one line a row. */
   copyData(bytes: Buffer): void;
@@ -60,13 +69,21 @@ const longestLine = 1 << 20;
 /** How much SQL is made a string at a time; a scan stops at every statement, so this bounds what is converted twice. */
 const lexingWindow = 8192;
 
-const identifier = String.raw`(?:"(?:[^"]|"")+"|[^\s"().,;]+)`;
+/** A name as PostgreSQL quotes it, of a regular expression without groups. */
+export const identifier = String.raw`(?:"(?:[^"]|"")+"|[^\s"().,;]+)`;
 const copyPattern = new RegExp(
   String.raw`^COPY (${identifier}(?:\.${identifier})?) (?:\((${identifier}(?:, ${identifier})*)\))? ?FROM stdin;\n$`,
 );
 
 const extensionPattern =
   /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/;
+
+const constraintDropPattern = new RegExp(
+  String.raw`^ALTER TABLE IF EXISTS ONLY ${identifier}\.${identifier} DROP CONSTRAINT IF EXISTS ${identifier};\n$`,
+);
+
+const settingPattern =
+  /^SET default_(tablespace = ('([^'\\]|'')*'|\w+|"[^"]+")|table_access_method = (\w+|"[^"]+"));\n$/;
 
 /** Lines that begin a statement and may be something other than SQL, by how they start. */
 const lineKinds = [
@@ -80,6 +97,8 @@ const lineKinds = [
   {prefix: 'COMMIT;', kind: 'transaction'},
   {prefix: 'DROP EXTENSION IF EXISTS ', kind: 'extension'},
   {prefix: 'COMMENT ON EXTENSION ', kind: 'extension'},
+  {prefix: 'SET default_t', kind: 'setting'},
+  {prefix: 'ALTER TABLE IF EXISTS ONLY ', kind: 'constraintDrop'},
   {prefix: 'SET standard_conforming_strings = off;', kind: 'oldStrings'},
 ] as const;
 
@@ -250,6 +269,14 @@ export class DumpScanner {
       case 'extension':
         if (!extensionPattern.test(line.toString('latin1'))) return false;
         this.#handler.extension(line);
+        return true;
+      case 'constraintDrop':
+        if (!constraintDropPattern.test(line.toString('latin1'))) return false;
+        this.#handler.constraintDrop(line);
+        return true;
+      case 'setting':
+        if (!settingPattern.test(line.toString('latin1'))) return false;
+        this.#handler.setting(line);
         return true;
       case 'oldStrings':
         this.#oldStrings = true;

@@ -34,18 +34,28 @@ const rowCountMark = `${quotedMark} row count`;
  * A table whose rows are hidden from this role by row-level security is passed over (see `hiddenTables`).
  */
 export function rowCountChecks(expected: readonly ExpectedRows[]): string {
-  const checks = expected
-    .filter(({table}) => isReadable(table))
-    .map(({table, rows}) => {
-      const name = quoteLiteral(table);
-      return (
-        `SELECT CASE WHEN count(*) = ${rows} OR pg_catalog.row_security_active(${name}) THEN 0 ` +
-        `ELSE (${quoteLiteral(`${rowCountMark}: table ${table} has `)} || count(*) || ${quoteLiteral(` rows, not ${rows}`)})::int END ` +
-        `FROM ONLY ${table};`
-      );
-    });
-  // The dump turned it off, and then a count that it would hide rows from is an error.
-  return ['SET row_security = on;', ...checks].join('\n');
+  const sums = new Map<string, number>();
+  for (const {table, rows} of expected) {
+    if (isReadable(table)) sums.set(table, (sums.get(table) ?? 0) + rows);
+  }
+  const checks = [...sums].map(([table, rows]) => {
+    const name = quoteLiteral(table);
+    return (
+      `SELECT CASE WHEN n = ${rows} OR pg_catalog.row_security_active(${name}) THEN 0 ` +
+      `ELSE (${quoteLiteral(`${rowCountMark}: table ${table} has `)} || n || ${quoteLiteral(` rows, not ${rows}`)})::int END ` +
+      `FROM (SELECT CASE WHEN relkind = 'p' THEN ` +
+      // Rows that were loaded through a partitioned table lie in partitions that have none of their own in the dump.
+      `(SELECT count(*) FROM ${table} WHERE tableoid <> ALL (current_setting('loma.tables')::regclass[])) ` +
+      `ELSE (SELECT count(*) FROM ONLY ${table}) END AS n FROM pg_catalog.pg_class WHERE oid = ${name}::regclass) AS counted;`
+    );
+  });
+  const tables = [...sums.keys()].map((table) => `"${table.replaceAll(/["\\]/g, '\\$&')}"`).join(',');
+  return [
+    // The dump turned it off, and then a count that it would hide rows from is an error.
+    'SET row_security = on;',
+    `SELECT pg_catalog.set_config('loma.tables', ${quoteLiteral(`{${tables}}`)}, true);`,
+    ...checks,
+  ].join('\n');
 }
 
 /** Names of a SQL_ASCII database may be in any encoding; one that is not UTF-8 cannot be asked for here. */
@@ -64,9 +74,13 @@ export async function hiddenTables(session: Session, tables: readonly string[]):
   return answer.split('\n').filter(Boolean);
 }
 
-/** Planner statistics are not in a dump before PostgreSQL 18: without them the first queries crawl. */
-export async function analyze(session: Session): Promise<void> {
-  await query(session, 'ANALYZE;');
+/**
+ * Planner statistics are not in a dump before PostgreSQL 18: without them the first queries crawl.
+ * @param tables as the dump writes them; by default all
+ */
+export async function analyze(session: Session, tables?: readonly string[]): Promise<void> {
+  if (tables?.length === 0) return;
+  await query(session, `ANALYZE ${tables?.join(', ') ?? ''};`);
 }
 
 function loadHint(reason: string): string {
@@ -81,6 +95,9 @@ function loadHint(reason: string): string {
   }
   if (/unrecognized configuration parameter/.test(reason)) {
     return 'The dump comes from a newer PostgreSQL: restore into a server of at least the version of the source.';
+  }
+  if (/(type|function|relation|schema|role|collation|operator|text search \w+) .* does not exist/.test(reason)) {
+    return 'What the restored tables need is not in the target: restore it, too (--table, --schema), make it first, or restore the whole backup into a new database.';
   }
   if (/could not extend file|No space left/.test(reason))
     return "The server's disk is full: make room, then restore again.";

@@ -43,7 +43,7 @@ export async function lookAtTarget(session: Session): Promise<TargetFacts> {
   return {...server, ...held, address: describeConnection(session.connection)};
 }
 
-/** Tables of a database that are not among the given ones; at most 20 of them. */
+/** Tables of a database that are not among the given ones, nor partitions of one of them; at most 20. */
 export async function otherTables(session: Session, known: readonly string[]): Promise<string[]> {
   const list = known.map((table) => quoteLiteral(table)).join(', ');
   return (await queryJson(
@@ -53,6 +53,9 @@ export async function otherTables(session: Session, known: readonly string[]): P
        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
        WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}
          AND NOT pg_catalog.format('%I.%I', n.nspname, c.relname) = ANY (ARRAY[${list}]::text[])
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a (relid)
+           JOIN pg_catalog.pg_class p ON p.oid = a.relid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+           WHERE pg_catalog.format('%I.%I', pn.nspname, p.relname) = ANY (ARRAY[${list}]::text[]))
        ORDER BY 1 LIMIT 20) t`,
   )) as string[];
 }

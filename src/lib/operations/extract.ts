@@ -5,15 +5,19 @@ import {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {totals} from '../dump/contents.ts';
 import {inspect} from '../dump/inspect.ts';
+import type {LeftOut} from '../dump/left-out.ts';
 import {readingKeys} from '../encrypt/keys.ts';
 import {BackupError, interruption, messageOf} from '../errors.ts';
 import type {Step} from '../observer.ts';
+import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
+import {heldBy} from './load-filter.ts';
 import {openBackup} from './open-backup.ts';
 import {find, type RestoreSettings} from './restore.ts';
 import type {Runtime} from './runtime.ts';
+import {choose, selectFilter} from './selection.ts';
 
-export interface ExtractSettings extends Pick<RestoreSettings, 'store' | 'keys' | 'recovery' | 'choice'> {
+export interface ExtractSettings extends Pick<RestoreSettings, 'store' | 'keys' | 'recovery' | 'choice' | 'selection'> {
   /** Where the plain SQL goes: a file that does not exist yet, or a stream. It is PHI. */
   output: string | Writable;
 }
@@ -25,7 +29,10 @@ export interface ExtractResult {
   output: string;
   tables: number;
   rows: number;
+  /** Of what was written. */
   dumpBytes: number;
+  /** What was not written, on purpose. */
+  leftOut: LeftOut[];
   durationMs: number;
 }
 
@@ -42,7 +49,10 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   const keys = readingKeys(settings.keys, settings.recovery);
   const stores = openStores(settings.store);
   try {
-    const openable = await find(stores.backups, settings.choice, keys, runtime);
+    const found = await find(stores.backups, settings.choice, keys, runtime);
+    const chosen = settings.selection && (await choose(stores.backups, found, keys, settings.selection, runtime));
+    const openable = chosen?.openable ?? found;
+    const filters = chosen ? [selectFilter(chosen)] : [];
     const write = async (openSink: () => Writable) => {
       const dump = await openBackup(stores.backups, openable, keys, {
         signal,
@@ -52,14 +62,17 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       observer({type: 'skipped', step: 'authenticate', note: 'done'});
       observer({type: 'started', step: 'download'});
       const inspector = inspect();
+      const written = measure({});
       try {
-        await pipeline([...dump.stages, inspector, openSink()], signal ? {signal} : {});
+        const stages = filters.map(({stage}) => stage);
+        await pipeline([...dump.stages, inspector, ...stages, written, openSink()], signal ? {signal} : {});
         dump.check(inspector.inspection);
+        for (const {check} of filters) check();
       } catch (error) {
         throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
       }
       observer({type: 'finished', step: 'download'});
-      return inspector.inspection;
+      return {contents: inspector.inspection.contents, bytes: written.bytes};
     };
     const {output} = settings;
     const {contents, bytes} =
@@ -68,8 +81,9 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       key: openable.backup.key,
       recoveryPoint: openable.backup.startedAt,
       output: typeof output === 'string' ? output : '-',
-      ...totals(contents),
+      ...totals({...contents, tables: heldBy(filters, contents.tables)}),
       dumpBytes: bytes,
+      leftOut: filters.flatMap(({leftOut}) => leftOut),
       durationMs: Math.round(performance.now() - started),
     };
   } finally {

@@ -24,6 +24,8 @@ export interface OpenableBackup {
   manifest: Manifest | undefined;
   /** What the object must say about itself; a backup of the older procedure says nothing. */
   context: SealContext;
+  /** The key that authenticated a backup of the older procedure, once it was read to its end. */
+  authenticatedBy?: EncryptionKey;
 }
 
 /**
@@ -88,6 +90,8 @@ function manifestError(key: string, reason: string): BackupError {
 export interface PlainDump {
   /** Download, open, decompress: to be put at the start of a pipeline. */
   stages: [Readable, Measure, Transform, Transform];
+  /** Of a backup of the older procedure: see `OpenableBackup`. */
+  authenticatedBy: EncryptionKey | undefined;
   /**
    * Holds what flowed through the pipeline to what the manifest promises. To be called when all stages have ended well.
    * @throws BackupError CONTENTS_DIFFER or DUMP_UNREADABLE
@@ -106,17 +110,20 @@ export interface OpenOptions {
 /** Opens a backup. One of the older procedure is read to its end first, to authenticate it. */
 export async function openBackup(
   store: ObjectStore,
-  {backup, manifest, context}: OpenableBackup,
+  {backup, manifest, context, authenticatedBy}: OpenableBackup,
   keys: ReadingKeys,
   {signal, onBytes}: OpenOptions,
 ): Promise<PlainDump> {
-  const legacyKey = manifest ? undefined : await authenticate(store, backup, allKeys(keys), signal);
+  const legacyKey = manifest
+    ? undefined
+    : (authenticatedBy ?? (await authenticate(store, backup, allKeys(keys), signal)));
   const download = measure({digest: true, ...(onBytes ? {onBytes} : {})});
   const opened = legacyKey
     ? openLegacy(legacyKey, backup.key)
     : open(openingKeys(keys), context, manifest && keptKeys(manifest));
   return {
     stages: [store.get(backup.key, {signal}), download, opened, codecs[backup.compression].decompress()],
+    authenticatedBy: legacyKey,
     check(inspection) {
       requireComplete(inspection);
       const promised = manifest?.objects[0];

@@ -5,6 +5,7 @@ import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {type DumpContents, totals} from '../dump/contents.ts';
 import {forPsql} from '../dump/for-psql.ts';
 import {type Inspection, inspect} from '../dump/inspect.ts';
+import type {LeftOut} from '../dump/left-out.ts';
 import {type ReadingKeys, type RecoveryKeyText, readingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {analyze, hiddenTables, isReadable, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
@@ -18,8 +19,18 @@ import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, preRestoreLabel} from './catalog.ts';
+import {heldBy, type LoadFilter} from './load-filter.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
 import type {Runtime} from './runtime.ts';
+import {
+  choose,
+  lookAtChosen,
+  lostGrants,
+  type Overwritten,
+  overwrittenOf,
+  type SelectionRequest,
+  selectFilter,
+} from './selection.ts';
 
 export interface RestoreSettings {
   store: StoreSettings;
@@ -30,12 +41,18 @@ export interface RestoreSettings {
   target: Connection;
   /** Also with a psql that does not know `\restrict`, which could be made to run commands hidden in a dump. */
   allowUnrestricted: boolean;
+  /** Only these tables and schemas; undefined: everything. */
+  selection?: SelectionRequest | undefined;
   /** How to back up a target that is not empty before it is overwritten; undefined: not at all. */
   safetyBackup?: {compression: CompressionName; retention: RetentionPolicy} | undefined;
 }
 
-/** Asks whether a database that is not empty may be overwritten; false refuses. */
-export type Confirm = (target: TargetFacts, backup: OpenableBackup['backup']) => Promise<boolean>;
+/** Asks whether a database that is not empty, or some tables of it, may be overwritten; false refuses. */
+export type Confirm = (
+  target: TargetFacts,
+  backup: OpenableBackup['backup'],
+  overwritten: Overwritten,
+) => Promise<boolean>;
 
 export interface RestoreResult {
   key: string;
@@ -52,6 +69,8 @@ export interface RestoreResult {
   uncountedTables: string[];
   /** Key of the backup that was taken of the target before it was overwritten. */
   safetyBackup: string | undefined;
+  /** What was not restored, on purpose. */
+  leftOut: LeftOut[];
   warnings: string[];
 }
 
@@ -93,6 +112,7 @@ async function restoreFrom(
   settings.target.warnings.forEach(warn);
   const openable = await find(store, settings.choice, keys, runtime);
   const {backup: found} = openable;
+  const chosen = settings.selection && (await choose(store, openable, keys, settings.selection, runtime));
   const psql = await locatePsql(environment.PATH ?? '');
   const session: Session = {connection: settings.target, psql, inherited: environment, signal};
   const target = await asStep(
@@ -101,26 +121,34 @@ async function restoreFrom(
     () => lookAtTarget(session),
     (facts) => `${facts.address}: ${facts.tables} tables, about ${facts.approximateRows} rows`,
   );
-  const missing = await missingRoles(session, openable.manifest?.roles ?? []);
+  const occupied = chosen && (await lookAtChosen(chosen, session));
+  // Policies of tables that are not chosen may name roles that nobody needs.
+  const missing = await missingRoles(session, chosen ? [] : (openable.manifest?.roles ?? []));
   if (missing.length > 0) throw rolesMissing(missing);
-  if (!isEmpty(target) && !(await confirm(target, found))) throw refusal(target);
+  const overwritten = occupied ? overwrittenOf(occupied) : isEmpty(target) ? undefined : {chosen: undefined};
+  if (overwritten && !(await confirm(target, found, overwritten))) throw refusal(target, overwritten);
   if (!knowsRestrict(psql.version)) {
     const risk = `psql ${psql.version.text} does not know \\restrict (CVE-2025-8714), and could run commands hidden in a dump`;
     if (!settings.allowUnrestricted) throw unrestricted(risk);
     warn(risk);
   }
-  const safetyBackup = isEmpty(target) ? undefined : await backUpFirst(settings, runtime);
-  const {contents, bytes: dumpBytes} = await load(store, openable, keys, session, runtime);
-  const uncountedTables = await finishRestored(session, contents, observer, warn);
+  const safetyBackup = overwritten ? await backUpFirst(settings, runtime) : undefined;
+  const filters = chosen ? [selectFilter(chosen, occupied?.missingSchemas)] : [];
+  const {contents, bytes: dumpBytes} = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
+    filters,
+  });
+  const loaded = {...contents, tables: heldBy(filters, contents.tables)};
+  const uncountedTables = await finishRestored(session, loaded, chosen !== undefined, observer, warn);
   return {
     key: found.key,
     recoveryPoint: found.startedAt,
     target: target.address,
-    ...totals(contents),
+    ...totals(loaded),
     dumpBytes,
     durationMs: Math.round(performance.now() - started),
     uncountedTables,
     safetyBackup,
+    leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...(occupied ? lostGrants(occupied) : [])],
     warnings,
   };
 }
@@ -189,6 +217,7 @@ function noSafetyBackup(): BackupError {
 async function finishRestored(
   session: Session,
   {tables}: DumpContents,
+  isPart: boolean,
   observer: Observer,
   warn: (message: string) => void,
 ): Promise<string[]> {
@@ -201,11 +230,11 @@ async function finishRestored(
         `rows not counted in the target, because they are hidden from this role or their names cannot be read: ${uncounted.join(', ')}`,
       );
     }
-    const foreign = await otherTables(session, names);
+    const foreign = isPart ? [] : await otherTables(session, names);
     if (foreign.length > 0) {
       warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
     }
-    await asStep(observer, 'analyze', () => analyze(session));
+    await asStep(observer, 'analyze', () => analyze(session, isPart ? names.filter(isReadable) : undefined));
     return uncounted;
   } catch (error) {
     warn(`the restore is complete, but ANALYZE was not run to its end (run it by hand): ${messageOf(error)}`);
@@ -237,11 +266,12 @@ function unrestricted(reason: string): BackupError {
   });
 }
 
-function refusal({address, tables}: TargetFacts): BackupError {
+function refusal({address, tables}: TargetFacts, {chosen}: Overwritten): BackupError {
+  const what = chosen?.map(({name}) => name).join(', ') || `${tables} tables`;
   return new BackupError('Refused: the target is not empty', {
     code: 'REFUSED',
     kind: 'refused',
-    reason: `${address} holds ${tables} tables, which a restore would overwrite, and nobody confirmed it`,
+    reason: `${address} holds ${what}, which a restore would overwrite, and nobody confirmed it`,
     hint: 'Restore into a new, empty database with --target, or confirm with --yes. Nothing was changed.',
   });
 }
@@ -253,16 +283,16 @@ export async function load(
   keys: ReadingKeys,
   session: Session,
   {observer, signal}: Runtime,
-  options: {withEntries?: boolean} = {},
+  {filters = [], ...options}: {withEntries?: boolean; filters?: readonly LoadFilter[]} = {},
 ): Promise<Inspection> {
   const totalBytes = openable.backup.sizeBytes;
   if (openable.manifest) observer({type: 'skipped', step: 'authenticate', note: 'authenticated while it is read'});
-  else observer({type: 'started', step: 'authenticate'});
+  else if (!openable.authenticatedBy) observer({type: 'started', step: 'authenticate'});
   const dump = await openBackup(store, openable, keys, {
     signal,
     onBytes: (bytes) => observer({type: 'progress', step: 'download', bytes, totalBytes}),
   });
-  if (!openable.manifest) observer({type: 'finished', step: 'authenticate'});
+  if (!openable.manifest && !openable.authenticatedBy) observer({type: 'finished', step: 'authenticate'});
   for (const step of ['download', 'load']) observer({type: 'started', step});
   const dumpBytes = openable.manifest?.dumpBytes;
   const inspector = inspect(
@@ -275,13 +305,15 @@ export async function load(
     restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
     beforeCommit() {
       dump.check(inspector.inspection);
+      for (const {check} of filters) check();
       isCommitting = true;
-      return rowCountChecks(inspector.inspection.contents.tables);
+      return rowCountChecks(heldBy(filters, inspector.inspection.contents.tables));
     },
   });
   const psql = startLoad(session);
   try {
-    await pipeline([...dump.stages, inspector, filter, psql.stream], signal ? {signal} : {});
+    const stages = filters.map(({stage}) => stage);
+    await pipeline([...dump.stages, inspector, ...stages, filter, psql.stream], signal ? {signal} : {});
   } catch (error) {
     await psql.stop();
     const interrupted = isCommitting ? undefined : interruption(signal);

@@ -17,7 +17,7 @@ import {createScratch} from '../load/scratch.ts';
 import type {Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type Session, serverFacts} from '../postgres/query.ts';
-import {locatePgDump, locatePsql} from '../postgres/tools.ts';
+import {locatePgDump, locatePsql, majorOf} from '../postgres/tools.ts';
 import {openStores, type Stores} from '../upload/open-store.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
 import {backup} from './backup.ts';
@@ -408,10 +408,6 @@ async function probe(store: ObjectStore): Promise<void> {
       if (!(error instanceof BackupError && error.code === 'OBJECT_LOCKED')) throw error;
     });
   }
-}
-
-function majorOf(version: string): number {
-  return Number.parseInt(version, 10);
 }
 
 /** What was in the stream, which was found equal to the manifest, with what the manifest says about its origin. */

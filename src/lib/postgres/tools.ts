@@ -27,6 +27,11 @@ export function parseToolVersion(output: string): ToolVersion | undefined {
   return {major, minor: Number(match[2] ?? 0), text: match[0].replace('(PostgreSQL) ', '')};
 }
 
+/** 15 of `15.14 (Debian 15.14-1)`; NaN of a text that does not begin with a number. */
+export function majorOf(version: string): number {
+  return Number.parseInt(version, 10);
+}
+
 /**
  * The pg_dump for a server: the lowest major that is at least the server's. An older one refuses the server; a newer
  * one writes what may want a newer server to restore.

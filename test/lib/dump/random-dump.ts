@@ -8,6 +8,8 @@ export type PieceKind =
   | 'transaction'
   | 'entry'
   | 'extension'
+  | 'constraintDrop'
+  | 'setting'
   | 'copyStart'
   | 'copyData'
   | 'copyEnd'
@@ -168,6 +170,9 @@ const special = fc.constantFrom<Piece[]>(
   [{kind: 'version', text: '-- Dumped by pg_dump version 15.14\n'}],
   [{kind: 'extension', text: 'DROP EXTENSION IF EXISTS "uuid-ossp";\n'}],
   [{kind: 'extension', text: "COMMENT ON EXTENSION pgcrypto IS 'it''s cryptographic; functions';\n"}],
+  [{kind: 'constraintDrop', text: 'ALTER TABLE IF EXISTS ONLY public."a; b" DROP CONSTRAINT IF EXISTS "c; d";\n'}],
+  [{kind: 'setting', text: "SET default_tablespace = '';\n"}],
+  [{kind: 'setting', text: 'SET default_table_access_method = heap;\n'}],
   [{kind: 'restrict', text: '\\restrict aB3\n'}],
   [{kind: 'restrict', text: '\\unrestrict aB3\n'}],
   [

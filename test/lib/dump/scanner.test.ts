@@ -24,6 +24,8 @@ function eventsOf(chunks: Iterable<Buffer>): Event[] {
     transaction: (line) => note('transaction', line),
     entry: (line) => note('entry', line),
     extension: (line) => note('extension', line),
+    constraintDrop: (line) => note('constraintDrop', line),
+    setting: (line) => note('setting', line),
     copyStart: (statement, line) => note('copyStart', line, statement),
     copyData: (bytes) => note('copyData', bytes),
     copyEnd: (line) => note('copyEnd', line),
