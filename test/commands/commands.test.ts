@@ -76,6 +76,15 @@ test('oclif.manifest.json is current', async () => {
   await rm(folder, {recursive: true});
 });
 
+test('a backup needs no temporary directory', async () => {
+  const folder = await testStore('directory');
+  const settings = {DATABASE_URL: database.url, PHI_ENCRYPTION_KEY: key, ...storeEnvironment(folder.settings)};
+  const {exitCode, stdout} = await cli(['backup', '--json'], {...settings, TMPDIR: '/none'});
+  await folder.dispose();
+  expect(exitCode).toBe(0);
+  expect(json(stdout)).toMatchObject({tables: 1, rows: 100_000});
+});
+
 describe('usage', () => {
   test.each([
     [['backup', '--no-such-flag']],

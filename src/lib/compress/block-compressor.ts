@@ -1,9 +1,7 @@
 import {Duplex} from 'node:stream';
+import {BlockPool, blockBytes} from '../streams/block-pool.ts';
 
 export type CompressBlock = (block: Buffer, done: (error: Error | null, compressed: Buffer) => void) => void;
-
-/** Plaintext bytes in a block. Smaller ones compress worse, larger ones only take more memory. */
-export const blockBytes = 1 << 20;
 
 /** Blocks under way at once: two keep both cores of a small machine busy, the third waits for the first free thread. */
 const concurrency = 3;
@@ -13,13 +11,14 @@ const concurrency = 3;
  * at a time on libuv's thread pool, and passes them on in order. Members and frames one after another are one valid
  * file: RFC 1952, 2.2; RFC 8878, 3.
  *
- * Block buffers are used again as soon as their block is compressed: fresh ones would cost a page fault every 4 KiB, and a
- * garbage collection every few dozen blocks. It is a Duplex, not a Transform: results come later than the write that they
- * belong to, and a Transform would not notice that its reader is slower.
+ * It is a Duplex, not a Transform: results come later than the write that they belong to, and a Transform would not notice
+ * that its reader is slower.
+ * @param pool gets the blocks back that were compressed: a block that is written whole is compressed as it is, and nobody may
+ *   look at it afterwards
  */
-export function compressBlocks(compress: CompressBlock): Duplex {
-  const idle: Buffer[] = [];
-  let block: Buffer = Buffer.allocUnsafeSlow(blockBytes);
+export function compressBlocks(compress: CompressBlock, pool?: BlockPool): Duplex {
+  const blocks = pool ?? new BlockPool();
+  let block = blocks.take();
   let filled = 0;
   let isEmpty = true;
   /** Results in the order of their blocks; undefined is one that is still under way. */
@@ -53,6 +52,14 @@ export function compressBlocks(compress: CompressBlock): Duplex {
 
   /** Copies a chunk into the block; whenever that is full, waits for a free place to compress it. */
   function fill(chunk: Buffer, done: (error?: Error | null) => void): void {
+    if (pool && filled === 0 && chunk.length === blockBytes) {
+      blocks.give(block);
+      block = chunk;
+      filled = blockBytes;
+      start();
+      whenAtMost(concurrency - 1, done);
+      return;
+    }
     const taken = chunk.copy(block, filled);
     filled += taken;
     if (filled < blockBytes) {
@@ -74,11 +81,11 @@ export function compressBlocks(compress: CompressBlock): Duplex {
     results.push(undefined);
     compress(full.subarray(0, filled), (error, compressed) => {
       if (error) failure = error;
-      idle.push(full);
+      blocks.give(full);
       results[index - firstIndex] = compressed;
       passOn();
     });
-    block = idle.pop() ?? Buffer.allocUnsafeSlow(blockBytes);
+    block = blocks.take();
     filled = 0;
   }
 

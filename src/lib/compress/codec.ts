@@ -3,12 +3,13 @@ import type {Duplex, Transform} from 'node:stream';
 import {constants, createGunzip, createZstdDecompress, gzip, zstdCompress} from 'node:zlib';
 import type {CompressionName} from '../config.ts';
 import {BackupError, codeOf, messageOf} from '../errors.ts';
+import type {BlockPool} from '../streams/block-pool.ts';
 import {compressBlocks} from './block-compressor.ts';
 
 export interface Codec {
   name: CompressionName;
-  /** A fresh stage that compresses. */
-  compress(): Duplex;
+  /** A fresh stage that compresses. @param pool see `compressBlocks` */
+  compress(pool?: BlockPool): Duplex;
   /** A fresh stage that decompresses, and fails when the stream is damaged or cut off. */
   decompress(): Transform;
 }
@@ -26,18 +27,26 @@ const chunkSize = 1 << 18;
 export const codecs: Readonly<Record<CompressionName, Codec>> = {
   gzip: {
     name: 'gzip',
-    compress: () => compressBlocks((block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize}, done)),
+    compress: (pool) =>
+      compressBlocks((block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize}, done), pool),
     decompress: () => createGunzip({chunkSize}),
   },
   zstd: {
     name: 'zstd',
-    compress: () =>
-      compressBlocks((block, done) =>
-        zstdCompress(
-          block,
-          {chunkSize, params: {[constants.ZSTD_c_compressionLevel]: zstdLevel, [constants.ZSTD_c_checksumFlag]: 1}},
-          done,
-        ),
+    compress: (pool) =>
+      compressBlocks(
+        (block, done) =>
+          zstdCompress(
+            block,
+            {
+              chunkSize,
+              // Known beforehand, the block is compressed where it lies in the window, without wrapping round.
+              pledgedSrcSize: block.length,
+              params: {[constants.ZSTD_c_compressionLevel]: zstdLevel, [constants.ZSTD_c_checksumFlag]: 1},
+            },
+            done,
+          ),
+        pool,
       ),
     decompress: () => createZstdDecompress({chunkSize}),
   },

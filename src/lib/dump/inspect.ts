@@ -1,6 +1,7 @@
 import {createHash, type Hash} from 'node:crypto';
 import {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
+import {blockBytes} from '../streams/block-pool.ts';
 import type {DumpContents, TableContents} from './contents.ts';
 import {countLines} from './count-lines.ts';
 import {type DumpEntry, EntryRecorder} from './entries.ts';
@@ -137,7 +138,7 @@ export function inspect(
   let bytes = 0;
   let inspection: Inspection | undefined;
   const tap = new Transform({
-    highWaterMark: 4 << 20,
+    highWaterMark: blockBytes,
     transform(chunk: Buffer, _encoding, done) {
       try {
         scanner.write(chunk);

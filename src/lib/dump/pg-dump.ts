@@ -3,6 +3,7 @@ import {BackupError, interruption} from '../errors.ts';
 import {type Connection, clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
 import {describeFailure, type ProcessStream, processFailure, readFrom} from '../postgres/process.ts';
 import type {Tool} from '../postgres/tools.ts';
+import type {BlockPool} from '../streams/block-pool.ts';
 
 export interface DumpOptions {
   connection: Connection;
@@ -14,6 +15,8 @@ export interface DumpOptions {
   /** The encoding to write in; the database's own by default. */
   encoding?: string;
   signal?: AbortSignal | undefined;
+  /** Where the dump's blocks come from. */
+  pool?: BlockPool | undefined;
 }
 
 /** How long to wait for a table lock that a migration holds, in milliseconds; without it pg_dump waits for ever. */
@@ -48,7 +51,8 @@ export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'exclu
 /** Starts pg_dump. The stream fails before its end if pg_dump fails: translate that with `dumpError`. */
 export function startDump(options: DumpOptions): ProcessStream<Readable> {
   const environment = clientEnvironment(options.connection, options.inherited);
-  return readFrom(options.pgDump.path, pgDumpArguments(options), {environment, signal: options.signal});
+  const {signal, pool} = options;
+  return readFrom(options.pgDump.path, pgDumpArguments(options), {environment, signal, pool});
 }
 
 function dumpHint(reason: string, connection: Connection): string {

@@ -17,7 +17,7 @@ import {asStep, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type ServerFacts, serverFacts} from '../postgres/query.ts';
 import {locatePgDump, locatePsql, type Tool} from '../postgres/tools.ts';
-
+import {BlockPool} from '../streams/block-pool.ts';
 import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
 import {partSizeFor} from '../upload/part-size.ts';
@@ -208,6 +208,8 @@ async function reach(store: ObjectStore): Promise<void> {
 /** The one pipeline of a backup. The upload is its last function: it sees an error, never a clean end, when a stage fails. */
 async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettings, runtime: Runtime) {
   const {observer, signal, environment} = runtime;
+  /** The blocks go round: pg_dump's output fills them, the compressor is the last to look at them. */
+  const pool = new BlockPool();
   const options = {
     connection: settings.database,
     pgDump: plan.pgDump,
@@ -215,6 +217,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
     excludeTableData: settings.excludeTableData,
     encoding: dumpEncoding(plan.server.encoding),
     signal,
+    pool,
   };
   const steps = ['dump', 'compress', 'upload'] as const;
   const progress = (step: (typeof steps)[number]) => (bytes: number) => observer({type: 'progress', step, bytes});
@@ -227,9 +230,8 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
   try {
     await pipeline(
       dump.stream,
-
       inspector,
-      codecs[settings.compression].compress(),
+      codecs[settings.compression].compress(pool),
       compressed,
       seal(
         plan.keys.current,

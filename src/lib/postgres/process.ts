@@ -4,9 +4,14 @@
  * arguments appear in its error messages (so nothing secret is an argument, and errors are translated by callers).
  */
 
-import {spawn} from 'node:child_process';
+import {spawn, spawnSync} from 'node:child_process';
+import {closeSync, constants, mkdtempSync, openSync, rmSync} from 'node:fs';
+import {tmpdir} from 'node:os';
+import path from 'node:path';
 import type {Readable, Writable} from 'node:stream';
 import {ExecaError, execa, type ResultPromise} from 'execa';
+import type {BlockPool} from '../streams/block-pool.ts';
+import {BlockReader} from '../streams/block-reader.ts';
 
 /** What is left of a child that ended badly. */
 export interface ProcessFailure {
@@ -138,7 +143,7 @@ function stopper(child: ResultPromise): () => Promise<void> {
  * Ends the program when its stream is destroyed: execa closes the stream when the program has ended, and one that waits
  * (for a lock, for input) would hold up the failure of everything else.
  */
-function killedWith<S extends Readable | Writable>(stream: S, child: ResultPromise): S {
+function killedWith(stream: Writable, child: ResultPromise): Writable {
   const destroy = stream._destroy.bind(stream);
   stream._destroy = (error, done) => {
     child.kill('SIGTERM');
@@ -147,10 +152,60 @@ function killedWith<S extends Readable | Writable>(stream: S, child: ResultPromi
   return stream;
 }
 
-/** Starts a program and reads its standard output. The stream fails, before its end, if the program fails. */
-export function readFrom(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Readable> {
-  const child = execa(file, args, {...common(options), stdin: 'ignore', encoding: 'buffer', buffer: {stdout: false}});
-  return {stream: killedWith(child.readable(), child), stop: stopper(child)};
+/** The two ends of a pipe in the kernel. Whoever gets them closes them. */
+export interface PipeEnds {
+  readFd: number;
+  writeFd: number;
+}
+
+/**
+ * Makes a pipe that can be read into one buffer again and again. Node.js makes pipes for child processes that can't be, and no
+ * others; so it is a named pipe, whose name goes at once: nothing of what flows through it is ever on a disk.
+ * @returns undefined where that can't be done (no `mkfifo`, a temporary directory that is full or read-only)
+ */
+export function openPipe(parent = tmpdir()): PipeEnds | undefined {
+  let folder: string | undefined;
+  try {
+    folder = mkdtempSync(path.join(parent, 'loma-backup-pipe-'));
+    const name = path.join(folder, 'pipe');
+    if (spawnSync('mkfifo', ['-m', '600', name], {stdio: 'ignore'}).status !== 0) return undefined;
+    // In this order neither waits for the other; the program at the other end gets one that blocks, as it expects.
+    const readFd = openSync(name, constants.O_RDONLY | constants.O_NONBLOCK);
+    return {readFd, writeFd: openSync(name, constants.O_WRONLY)};
+  } catch {
+    return undefined;
+  } finally {
+    if (folder) rmSync(folder, {recursive: true, force: true});
+  }
+}
+
+export interface ReadOptions extends StreamOptions {
+  /** Where the blocks come from that are read. */
+  pool?: BlockPool | undefined;
+}
+
+/**
+ * Starts a program and reads its standard output, in blocks. The stream fails, before its end, if the program fails; it is
+ * ended when the stream is destroyed.
+ */
+export function readFrom(file: string, args: readonly string[], options: ReadOptions): ProcessStream<Readable> {
+  const pipe = openPipe();
+  const child = execa(file, args, {
+    ...common(options),
+    stdin: 'ignore',
+    // execa's types know no other descriptors than small ones.
+    stdout: (pipe?.writeFd as 3 | undefined) ?? 'pipe',
+    encoding: 'buffer',
+    buffer: {stdout: false},
+  });
+  if (pipe) closeSync(pipe.writeFd);
+  const stream = new BlockReader({
+    source: pipe?.readFd ?? (child.stdout as unknown as Readable),
+    writer: child,
+    abandon: () => child.kill('SIGTERM'),
+    pool: options.pool,
+  });
+  return {stream, stop: stopper(child)};
 }
 
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */

@@ -2,7 +2,8 @@ import {Readable, Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
-import {blockBytes, type CompressBlock, compressBlocks} from '../../../src/lib/compress/block-compressor.ts';
+import {type CompressBlock, compressBlocks} from '../../../src/lib/compress/block-compressor.ts';
+import {blockBytes} from '../../../src/lib/streams/block-pool.ts';
 import {cut, cutPlaces, feed, noise, tryFeed} from '../feed.ts';
 
 /** Whole blocks that differ, and a last one that is not whole. */

@@ -49,7 +49,7 @@ describe('a program at one end of a pipeline', () => {
   const failing = () => new Writable({write: (_chunk, _encoding, done) => done(new Error('the store is down'))});
 
   it('that waits in silence is ended when the other end fails', async () => {
-    const {stream, stop} = readFrom('sh', ['-c', 'echo one; exec sleep 600'], {environment});
+    const {stream, stop} = readFrom('sh', ['-c', 'head -c 2000000 /dev/zero; exec sleep 600'], {environment});
     await expect(pipeline(stream, failing())).rejects.toThrow('the store is down');
     await stop();
   });
@@ -85,5 +85,10 @@ describe('a program at one end of a pipeline', () => {
   ])('that succeeds with %j gives exactly that', async (expected, script) => {
     const {stream} = readFrom('sh', ['-c', script], {environment});
     expect(Buffer.concat(await stream.toArray()).toString()).toBe(expected);
+  });
+
+  it('that is not there is an error', async () => {
+    const {stream} = readFrom('/none', [], {environment});
+    await expect(stream.toArray()).rejects.toMatchObject({code: 'ENOENT'});
   });
 });
