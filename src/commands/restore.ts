@@ -25,6 +25,7 @@ export default class Restore extends BaseCommand {
     '<%= config.bin %> <%= command.id %> --at 2025-11-04T12:00 --yes',
     '<%= config.bin %> <%= command.id %> --latest --table public.invoices --table public.invoice_lines',
     '<%= config.bin %> <%= command.id %> --latest --schema billing --output billing.sql',
+    '<%= config.bin %> <%= command.id %> --latest --managed',
     '<%= config.bin %> <%= command.id %> --latest --output - | less',
   ];
   static override args = {
@@ -65,6 +66,12 @@ export default class Restore extends BaseCommand {
         'or LOMA_BACKUP_RECOVERY_PASSPHRASE.',
       helpValue: 'FILE',
     }),
+    managed: Flags.boolean({
+      description:
+        'Leave out what a managed server (RDS, Cloud SQL, Render and the like) takes from its superuser only: event triggers, ' +
+        'publications, subscriptions, comments on extensions, such settings of functions. What was left out is listed.',
+      exclusive: ['output'],
+    }),
     yes: Flags.boolean({char: 'y', description: 'Overwrite a target that is not empty without asking.'}),
     'no-safety-backup': Flags.boolean({
       description: 'Do not back up a target that is not empty (label pre-restore) before it is overwritten.',
@@ -95,6 +102,7 @@ export default class Restore extends BaseCommand {
     flags: {
       target?: string | undefined;
       yes?: boolean;
+      managed?: boolean;
       'no-safety-backup'?: boolean;
       'recovery-key'?: string | undefined;
     },
@@ -122,6 +130,7 @@ export default class Restore extends BaseCommand {
           target: database,
           allowUnrestricted: yes,
           selection,
+          managed: flags.managed === true,
           safetyBackup: flags['no-safety-backup'] ? undefined : {compression, retention: defaultRetention},
         },
         confirm,

@@ -35,6 +35,10 @@ export default class Verify extends BaseCommand {
       description: 'local: restore into a throw-away PostgreSQL started from the server programs on this machine.',
       options: ['local'],
     }),
+    managed: Flags.boolean({
+      description:
+        'Leave out what a managed server takes from its superuser only, as restore --managed does; what is left out is not proved.',
+    }),
     report: Flags.string({description: 'Write a report to be filed: one self-contained HTML page.', helpValue: 'FILE'}),
     ping: pingFlag,
   };
@@ -58,7 +62,17 @@ export default class Verify extends BaseCommand {
       (outcome) => outcome.isProved,
       () =>
         this.observe(verifySteps, (runtime) =>
-          verify({...settings, choice, scratch, withBackup: flags['with-backup'] === true, formatAge}, runtime),
+          verify(
+            {
+              ...settings,
+              choice,
+              scratch,
+              withBackup: flags['with-backup'] === true,
+              managed: flags.managed === true,
+              formatAge,
+            },
+            runtime,
+          ),
         ),
     );
     if (flags.report !== undefined) await writeReport(flags.report, reportHtml(result));

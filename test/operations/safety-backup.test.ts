@@ -65,13 +65,24 @@ describe('a restore over a database that is not empty', () => {
     const {key: first, safetyBackup} = await restore(settings(), yes, runtime());
     const latest = await findBackup(store.store, {by: 'latest'}, undefined);
     const atAnyTime = await findBackup(store.store, {by: 'time', at: new Date(Date.now() + 1e9)}, undefined);
-    expect([latest.key, atAnyTime.key]).toEqual([first, first]);
+    expect([latest.backup.key, atAnyTime.backup.key]).toEqual([first, first]);
     expect(safetyBackup).not.toBe(first);
+  });
+
+  it('says which newer backups were passed over, because they are not whole', async () => {
+    const newer = 'database-backups/2999-01-01T00-00-00-000Z/backup-2999-01-01T00-00-00-000Z.sql.gz.encrypted';
+    await store.store.create(newer, Buffer.alloc(100), 'application/octet-stream');
+    await store.store.create(`${newer}.metadata.json`, Buffer.from('{}'), 'application/json');
+    const {key: first, warnings} = await restore(settings(), yes, runtime());
+    await store.store.delete(newer);
+    await store.store.delete(`${newer}.metadata.json`);
+    expect(first).not.toBe(newer);
+    expect(warnings.join()).toContain(`a newer backup is passed over, because it is damaged: ${newer}`);
   });
 
   it('restores nothing when that backup fails', async () => {
     const {choice} = settings();
-    const key2 = (await findBackup(store.store, choice, undefined)).key;
+    const key2 = (await findBackup(store.store, choice, undefined)).backup.key;
     // A table that its own owner may not read: pg_dump fails, the restore would not.
     await target.query(`CREATE ROLE weak_${target.name} LOGIN PASSWORD 'weak'; GRANT CREATE, CONNECT ON DATABASE ${target.name} TO weak_${target.name};
       GRANT ALL ON SCHEMA public TO weak_${target.name}`);

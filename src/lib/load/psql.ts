@@ -90,7 +90,14 @@ function loadHint(reason: string): string {
   if (/invalid command \\restrict/.test(reason)) {
     return 'This psql is too old for \\restrict: install the newest minor release of the PostgreSQL client.';
   }
-  if (/permission denied|must be (owner|superuser)/.test(reason)) {
+  if (
+    /permission denied (to (create|set|alter|drop)|for language)|must be (superuser|owner of (extension|event trigger|publication|subscription|schema))/.test(
+      reason,
+    )
+  ) {
+    return 'Only a superuser may restore that, and managed servers have none for you: --managed leaves out what they refuse, and lists it. Or restore as superuser.';
+  }
+  if (/permission denied|must be owner/.test(reason)) {
     return 'Restore as the owner of the database, or into a new database of your own.';
   }
   if (/unrecognized configuration parameter/.test(reason)) {

@@ -81,13 +81,19 @@ export async function readObjectHeader(store: ObjectStore, key: string) {
   return reading.is === 'header' ? reading.header : undefined;
 }
 
+/** A backup, and its manifest as it was read. */
+export interface FoundBackup {
+  backup: Backup;
+  reading: DocumentReading<Manifest> | undefined;
+}
+
 /** Everything that is known of one backup. */
-async function inspectBackup(store: ObjectStore, objects: BackupObjects, keys: CatalogKeys): Promise<Backup> {
+async function inspectBackup(store: ObjectStore, objects: BackupObjects, keys: CatalogKeys): Promise<FoundBackup> {
   const reading = objects.manifest && (await loadManifest(store, objects.key, keys.manifest));
   const needsBody = objects.body && (!reading || reading.is === 'legacy');
   const bodyKind = needsBody ? await bodyKindOf(store, objects.key) : undefined;
   const verification = objects.verification && (await loadVerification(store, objects.key, keys));
-  return describeBackup(objects, reading, bodyKind, verification);
+  return {backup: describeBackup(objects, reading, bodyKind, verification), reading};
 }
 
 /** The last verification of a backup; one that cannot be believed counts as none. */
@@ -115,7 +121,7 @@ async function inspectUnlessGone(
   keys: CatalogKeys,
 ): Promise<Backup | undefined> {
   try {
-    return await inspectBackup(store, objects, keys);
+    return (await inspectBackup(store, objects, keys)).backup;
   } catch (error) {
     if (error instanceof BackupError && error.code === 'OBJECT_NOT_FOUND') return undefined;
     throw error;
@@ -157,13 +163,15 @@ export const preRestoreLabel = 'pre-restore';
 
 /**
  * Finds the backup that is meant, without reading more manifests than it takes.
+ * @param warn is told of newer ones that are passed over because they are incomplete or damaged
  * @throws BackupError BACKUP_NOT_FOUND
  */
 export async function findBackup(
   store: ObjectStore,
   choice: BackupChoice,
   keys: ReadingKeys | undefined,
-): Promise<Backup> {
+  warn: (message: string) => void = () => undefined,
+): Promise<FoundBackup> {
   const listed = await listObjects(store);
   const sealing = catalogKeys(keys);
   if (choice.by === 'key') {
@@ -178,8 +186,10 @@ export async function findBackup(
   }
   for (const objects of listed) {
     if (choice.by === 'time' && objects.startedAt > choice.at) continue;
-    const backup = await inspectBackup(store, objects, sealing);
-    if (isRestorable(backup) && backup.label !== preRestoreLabel) return backup;
+    const found = await inspectBackup(store, objects, sealing);
+    const {key, state, problem, label} = found.backup;
+    if (!isRestorable(found.backup)) warn(`a newer backup is passed over, because it is ${state}: ${key}: ${problem}`);
+    else if (label !== preRestoreLabel) return found;
   }
   const which = choice.by === 'latest' ? 'no backup' : `no backup from before ${choice.at.toISOString()}`;
   throw notFound(store, listed, `${which} that is complete`);

@@ -34,6 +34,7 @@ export interface ExtractResult {
   /** What was not written, on purpose. */
   leftOut: LeftOut[];
   durationMs: number;
+  warnings: string[];
 }
 
 export const extractSteps: readonly Step[] = [
@@ -49,7 +50,12 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   const keys = readingKeys(settings.keys, settings.recovery);
   const stores = openStores(settings.store);
   try {
-    const found = await find(stores.backups, settings.choice, keys, runtime);
+    const warnings: string[] = [];
+    const warn = (message: string) => {
+      warnings.push(message);
+      observer({type: 'warning', message});
+    };
+    const found = await find(stores.backups, settings.choice, keys, runtime, warn);
     const chosen = settings.selection && (await choose(stores.backups, found, keys, settings.selection, runtime));
     const openable = chosen?.openable ?? found;
     const filters = chosen ? [selectFilter(chosen)] : [];
@@ -85,6 +91,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       dumpBytes: bytes,
       leftOut: filters.flatMap(({leftOut}) => leftOut),
       durationMs: Math.round(performance.now() - started),
+      warnings,
     };
   } finally {
     stores.close();

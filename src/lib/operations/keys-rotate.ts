@@ -172,7 +172,7 @@ async function rotate(
 ): Promise<Omit<Rotation, 'key'>> {
   if (!isRestorable(backup)) return {outcome: 'left', note: `it is ${backup.state}: ${backup.problem}`};
   // Whatever a restore would refuse is refused here, too.
-  await checkOpenable(store, backup, keys);
+  await checkOpenable(store, {backup}, keys);
   const header = await readObjectHeader(store, backup.key);
   const reading = await loadManifest(store, backup.key, catalogKeys(keys).manifest);
   if (!header || reading.is !== 'document') throw changed(backup.key);

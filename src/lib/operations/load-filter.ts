@@ -10,6 +10,8 @@ export interface LoadFilter {
   leftOut: readonly LeftOut[];
   /** To be called when the dump has flown. @throws BackupError when what was let through is not whole */
   check(): void;
+  /** To be called after the commit: asks the target what became of what it might refuse, and adds to `leftOut`. */
+  settle?(): Promise<void>;
 }
 
 /** The tables that come through all filters. */

@@ -15,7 +15,7 @@ import {checkHeader, open, type SealContext} from '../encrypt/seal.ts';
 import {BackupError, interruption} from '../errors.ts';
 import {type Measure, measure} from '../streams/measure.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {catalogKeys, dataKeySealingKey, loadManifest, readObjectHeader} from './catalog.ts';
+import {catalogKeys, dataKeySealingKey, type FoundBackup, loadManifest, readObjectHeader} from './catalog.ts';
 
 /** A backup that was found to be openable, before any of it is downloaded. */
 export interface OpenableBackup {
@@ -30,9 +30,14 @@ export interface OpenableBackup {
 
 /**
  * Looks at a backup's manifest and at the head of its object: whether they are whole, and whether a key of ours opens it.
+ * @param found with the manifest, if it was read with the same keys already
  * @throws BackupError BACKUP_INCOMPLETE, MANIFEST_INVALID, WRONG_KEY or DECRYPTION_FAILED
  */
-export async function checkOpenable(store: ObjectStore, backup: Backup, keys: ReadingKeys): Promise<OpenableBackup> {
+export async function checkOpenable(
+  store: ObjectStore,
+  {backup, reading: known}: {backup: Backup; reading?: FoundBackup['reading']},
+  keys: ReadingKeys,
+): Promise<OpenableBackup> {
   const context = {objectKey: backup.key, compression: backup.compression, content: 'postgresql-dump'};
   if (backup.state === 'legacy') return {backup, manifest: undefined, context};
   if (backup.state !== 'complete') {
@@ -46,7 +51,7 @@ export async function checkOpenable(store: ObjectStore, backup: Backup, keys: Re
   }
   const header = await readObjectHeader(store, backup.key);
   if (!header) throw integrityError(backup.key, 'it does not begin as a sealed object does');
-  const reading = await loadManifest(store, backup.key, catalogKeys(keys).manifest);
+  const reading = known ?? (await loadManifest(store, backup.key, catalogKeys(keys).manifest));
   if (reading.is !== 'document') throw manifestError(backup.key, 'it changed while it was read');
   checkHeader(header, openingKeys(keys), context, keptKeys(reading.document));
   if (reading.seal !== 'verified') await checkDataKeySeal(header, reading, keys, backup.key);

@@ -58,7 +58,7 @@ async function copy(
   const started = performance.now();
   const dataKey = newDataKey();
   const partSizeBytes = partSizeFor(backup.sizeBytes * 2);
-  const dump = await openBackup(store, await checkOpenable(store, backup, keys), keys, {
+  const dump = await openBackup(store, await checkOpenable(store, {backup}, keys), keys, {
     signal,
     onBytes: (bytes) => observer({type: 'progress', step: 'reseal', bytes, totalBytes: backup.sizeBytes}),
   });

@@ -20,6 +20,7 @@ import type {ObjectStore} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, preRestoreLabel} from './catalog.ts';
 import {heldBy, type LoadFilter} from './load-filter.ts';
+import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
 import type {Runtime} from './runtime.ts';
 import {
@@ -43,6 +44,8 @@ export interface RestoreSettings {
   allowUnrestricted: boolean;
   /** Only these tables and schemas; undefined: everything. */
   selection?: SelectionRequest | undefined;
+  /** Leave out what only a superuser may restore. */
+  managed?: boolean;
   /** How to back up a target that is not empty before it is overwritten; undefined: not at all. */
   safetyBackup?: {compression: CompressionName; retention: RetentionPolicy} | undefined;
 }
@@ -110,7 +113,7 @@ async function restoreFrom(
     observer({type: 'warning', message});
   };
   settings.target.warnings.forEach(warn);
-  const openable = await find(store, settings.choice, keys, runtime);
+  const openable = await find(store, settings.choice, keys, runtime, warn);
   const {backup: found} = openable;
   const chosen = settings.selection && (await choose(store, openable, keys, settings.selection, runtime));
   const psql = await locatePsql(environment.PATH ?? '');
@@ -133,12 +136,21 @@ async function restoreFrom(
     warn(risk);
   }
   const safetyBackup = overwritten ? await backUpFirst(settings, runtime) : undefined;
-  const filters = chosen ? [selectFilter(chosen, occupied?.missingSchemas)] : [];
+  const filters = [
+    ...(chosen ? [selectFilter(chosen, occupied?.missingSchemas)] : []),
+    ...(settings.managed ? [await managedFilter(session)] : []),
+  ];
   const {contents, bytes: dumpBytes} = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
     filters,
   });
   const loaded = {...contents, tables: heldBy(filters, contents.tables)};
-  const uncountedTables = await finishRestored(session, loaded, chosen !== undefined, observer, warn);
+  const uncountedTables = await finishRestored(
+    session,
+    loaded,
+    {isPart: chosen !== undefined, filters},
+    observer,
+    warn,
+  );
   return {
     key: found.key,
     recoveryPoint: found.startedAt,
@@ -217,7 +229,7 @@ function noSafetyBackup(): BackupError {
 async function finishRestored(
   session: Session,
   {tables}: DumpContents,
-  isPart: boolean,
+  {isPart, filters}: {isPart: boolean; filters: readonly LoadFilter[]},
   observer: Observer,
   warn: (message: string) => void,
 ): Promise<string[]> {
@@ -234,6 +246,7 @@ async function finishRestored(
     if (foreign.length > 0) {
       warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
     }
+    for (const filter of filters) await filter.settle?.();
     await asStep(observer, 'analyze', () => analyze(session, isPart ? names.filter(isReadable) : undefined));
     return uncounted;
   } catch (error) {
@@ -248,11 +261,12 @@ export function find(
   choice: BackupChoice,
   keys: ReadingKeys,
   {observer}: Runtime,
+  warn: (message: string) => void,
 ): Promise<OpenableBackup> {
   return asStep(
     observer,
     'find',
-    async () => checkOpenable(store, await findBackup(store, choice, keys), keys),
+    async () => checkOpenable(store, await findBackup(store, choice, keys, warn), keys),
     ({backup}) => backup.key,
   );
 }

@@ -22,6 +22,7 @@ import {openStores, type Stores} from '../upload/open-store.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, readCatalog, verificationSealingKey} from './catalog.ts';
+import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, readWhole} from './open-backup.ts';
 import {prove} from './proof.ts';
 import {load} from './restore.ts';
@@ -37,6 +38,8 @@ export interface VerifySettings {
   withBackup: boolean;
   /** Where the trial restore goes: a server where scratch databases may be made, or a throw-away one on this machine. */
   scratch: {on: 'server'; connection: Connection} | {on: 'this machine'} | {on: 'nothing'};
+  /** Leave out what only a superuser may restore; it is not proved. */
+  managed?: boolean;
   /** How ages are written in notes. */
   formatAge: (ms: number) => string;
 }
@@ -266,7 +269,8 @@ class Verifier {
     if (this.#status('backup') === 'failed') throw new Skipped('the backup to verify could not be taken');
     const store = this.#stores.backups;
     const {signal, observer} = this.#runtime;
-    const openable = await checkOpenable(store, await findBackup(store, this.#choice, this.#keys), this.#keys);
+    const found = await findBackup(store, this.#choice, this.#keys, (message) => this.#warn(message));
+    const openable = await checkOpenable(store, found, this.#keys);
     this.#openable = openable;
     const onBytes = (bytes: number) =>
       observer({type: 'progress', step: 'integrity', bytes, totalBytes: openable.backup.sizeBytes});
@@ -309,18 +313,24 @@ class Verifier {
     let roles: string[] = [];
     try {
       roles = await createMissingRoles(server, manifest?.roles ?? []);
+      const managed = this.#settings.managed ? await managedFilter(scratch.session) : undefined;
       const started = performance.now();
       const inspection = await load(this.#stores.backups, openable, this.#keys, scratch.session, this.#quiet(), {
         withEntries: true,
+        filters: managed ? [managed] : [],
       });
+      await managed?.settle?.();
       await analyze(scratch.session);
       this.#recoveryMs = Math.round(performance.now() - started);
-      const {differences, notes} = await prove(expectedOf(openable, inspection), {
-        session: scratch.session,
-        pgDump,
-        serverVersion: facts.version,
-        onBytes: (bytes) => this.#runtime.observer({type: 'progress', step: 'restore', bytes}),
-      });
+      const {differences, notes} = await prove(
+        {...expectedOf(openable, inspection), notCompared: managed?.heads},
+        {
+          session: scratch.session,
+          pgDump,
+          serverVersion: facts.version,
+          onBytes: (bytes) => this.#runtime.observer({type: 'progress', step: 'restore', bytes}),
+        },
+      );
       if (differences.length > 0) throw proofFailed(differences);
       const {tables, rows} = totals(inspection.contents);
       const seconds = (this.#recoveryMs / 1000).toFixed(1);
@@ -328,6 +338,7 @@ class Verifier {
         `restored in ${seconds} s into ${scratch.description} on PostgreSQL ${facts.version}, and dumped again: ` +
           `${tables} tables, ${rows} rows, every digest equal`,
         ...notes,
+        ...(managed?.leftOut ?? []).map(({what}) => `left out and not proved: ${what}`),
       ].join('; ');
     } finally {
       await this.#cleanUp('the scratch database', () => scratch.drop());

@@ -1,0 +1,36 @@
+/** Restoring on a managed server, where nobody is superuser (`--managed`). */
+import {filterEntries} from '../dump/entry-filter.ts';
+import {ManagedRules} from '../dump/managed.ts';
+import {lookAtRole, missingExtensions} from '../load/managed-facts.ts';
+import type {Session} from '../postgres/query.ts';
+import type {LoadFilter} from './load-filter.ts';
+
+export interface ManagedFilter extends LoadFilter {
+  /** Heads of the entries that are left out or changed. */
+  heads: ReadonlySet<string>;
+}
+
+/** What lets through what the role of a session may restore. */
+export async function managedFilter(session: Session): Promise<ManagedFilter> {
+  const {settings, languages} = await lookAtRole(session);
+  const rules = new ManagedRules({
+    settings: settings ? new Set(settings) : undefined,
+    languages: new Set(languages),
+  });
+  return {
+    stage: filterEntries(rules),
+    holds: () => true,
+    leftOut: rules.leftOut,
+    heads: rules.heads,
+    check: () => undefined,
+    async settle() {
+      for (const name of await missingExtensions(session, rules.extensions)) {
+        rules.leftOut.push({
+          what: `extension ${name}`,
+          because: 'the server does not let this role make it',
+          sql: undefined,
+        });
+      }
+    },
+  };
+}
