@@ -33,6 +33,7 @@ const requirements = {
   chromium: commandOfPackage('chromium'),
   jq: commandOfPackage('jq'),
   awk: {packages: ['gawk'], isPresent: () => hasCommands('awk')},
+  xxd: commandOfPackage('xxd'),
   systemd: {packages: ['systemd'], isPresent: () => hasCommands('systemd-analyze')},
   ps: {packages: ['procps'], isPresent: () => hasCommands('ps')},
   'python3-cryptography': {packages: ['python3-cryptography'], isPresent: () => canImport('cryptography')},
