@@ -29,7 +29,7 @@ import {
   verificationSealingKey,
 } from './catalog.ts';
 import {checkOpenable, keptKeys} from './open-backup.ts';
-import {resealLegacy} from './reseal-legacy.ts';
+import {resealedKey, resealLegacy} from './reseal-legacy.ts';
 import type {Runtime} from './runtime.ts';
 
 export interface RotateSettings {
@@ -125,14 +125,16 @@ async function rotateIn(
       return {key: backup.key, outcome: 'failed', note: [message, reason].filter(Boolean).join(': ')};
     }
   };
-  const sealed = backups.filter(({state}) => state !== 'legacy');
+  const legacy = backups.filter(({state}) => state === 'legacy');
+  // What a run that was killed left of a copy is made anew below.
+  const remains = new Set(withLegacy ? legacy.map(resealedKey) : []);
+  const sealed = backups.filter(({state, key}) => state !== 'legacy' && !(state === 'incomplete' && remains.has(key)));
   const rotations = await asStep(
     observer,
     'rotate',
     () => pMap(sealed, (backup) => attempt(backup, () => rotate(store, backup, keys, {dryRun, signal})), {concurrency}),
     (done) => `${done.filter(({outcome}) => outcome === 'rotated').length} ${dryRun ? 'would be ' : ''}rotated`,
   );
-  const legacy = backups.filter(({state}) => state === 'legacy');
   if (withLegacy && legacy.length > 0) {
     observer({type: 'started', step: 'reseal'});
     for (const backup of legacy) {

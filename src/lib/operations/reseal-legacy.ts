@@ -25,6 +25,11 @@ import type {Runtime} from './runtime.ts';
 
 const compression = 'zstd';
 
+/** The name of a backup of the older form once it is sealed anew. */
+export function resealedKey({startedAt}: Pick<Backup, 'startedAt'>): string {
+  return backupKey(startedAt, compression);
+}
+
 /**
  * @param backups all of the bucket: the new one may be there, whole or not, from a run that was ended
  * @returns the key of the new backup
@@ -37,7 +42,7 @@ export async function resealLegacy(
   runtime: Runtime,
   {dryRun}: {dryRun: boolean},
 ): Promise<string> {
-  const key = backupKey(backup.startedAt, compression);
+  const key = resealedKey(backup);
   const earlier = backups.find((other) => other.key === key);
   if (dryRun) return key;
   // Its upload was complete, and its manifest was not published: nothing relies on it.
