@@ -20,6 +20,7 @@ import type {Runtime} from './lib/operations/runtime.ts';
 import {maskerFor, Secret} from './lib/secret.ts';
 import {askPassphrase} from './ui/ask-passphrase.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
+import {printableLines} from './ui/format.ts';
 import {ProgressView} from './ui/progress.ts';
 
 /** Flags that stand for an environment variable. */
@@ -173,7 +174,7 @@ export abstract class BaseCommand extends Command {
   }
 
   protected warning(text: string): void {
-    process.stderr.write(`Warning: ${this.#mask(text)}\n`);
+    process.stderr.write(`Warning: ${printableLines(this.#mask(text))}\n`);
   }
 
   override async catch(error: Error): Promise<void> {

@@ -9,18 +9,13 @@ export interface Terminal {
   output: NodeJS.WriteStream;
 }
 
-export interface Overwriting extends Overwritten {
-  /** The database makes way for another, and stays beside it. */
-  isSwap?: boolean;
-}
-
 /**
  * Shows what would be overwritten and asks for the database's name. Anything else, and no terminal to ask on, is a no.
  */
 export async function confirmOverwrite(
   target: TargetFacts,
   backup: Backup,
-  overwritten: Overwriting,
+  overwritten: Overwritten,
   {input, output}: Terminal,
   signal: AbortSignal,
 ): Promise<boolean> {
@@ -28,12 +23,7 @@ export async function confirmOverwrite(
   if (!input.isTTY || !output.isTTY) return false;
   const lines = createInterface({input, output});
   try {
-    const answer = await lines.question(
-      `Type the name of the database to ${overwritten.isSwap ? 'replace' : 'overwrite'} it: `,
-      {
-        signal,
-      },
-    );
+    const answer = await lines.question('Type the name of the database to overwrite it: ', {signal});
     return answer === target.database;
   } catch {
     // Ctrl-C or Ctrl-D.
@@ -44,7 +34,7 @@ export async function confirmOverwrite(
 }
 
 /** What would be overwritten, and with what. */
-export function overwriteText(target: TargetFacts, backup: Backup, {chosen, isSwap}: Overwriting, now: Date): string {
+export function overwriteText(target: TargetFacts, backup: Backup, {chosen}: Overwritten, now: Date): string {
   const {tables, rows, database} = backup;
   const age = formatAge(now.getTime() - backup.startedAt.getTime());
   const contents =
@@ -53,15 +43,13 @@ export function overwriteText(target: TargetFacts, backup: Backup, {chosen, isSw
     '',
     chosen
       ? 'Some of what was chosen is in the target, and will be overwritten:'
-      : isSwap
-        ? 'The target is not empty. Its sessions will be ended, and a restored database takes its place; it stays under another name:'
-        : 'The target is not empty. What it holds will be overwritten:',
-    `  Server:    ${printable(target.address)} (PostgreSQL ${target.version})`,
+      : 'The target is not empty. What it holds will be overwritten:',
+    `  Server:    ${printable(target.address)} (PostgreSQL ${printable(target.version)})`,
     `  Database:  ${printable(target.database)}`,
     `  Holds:     ${formatCount(target.tables)} tables, about ${formatCount(target.approximateRows)} rows`,
     ...(chosen ? replacedLines(chosen) : []),
     'With this backup:',
-    `  Key:       ${backup.key}`,
+    `  Key:       ${printable(backup.key)}`,
     `  Database:  ${printable(database ?? 'not known')}`,
     `  Taken:     ${[`${formatTime(backup.startedAt)} (${age})`, ...contents].join(', ')}`,
     '',

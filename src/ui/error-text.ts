@@ -1,5 +1,5 @@
 import {asBackupError, type BackupError} from '../lib/errors.ts';
-import {printable} from './format.ts';
+import {printableLines} from './format.ts';
 
 /** Anything that was thrown, as `--json` prints it. */
 export interface ErrorDocument {
@@ -18,7 +18,7 @@ function factsOf(error: unknown): Pick<BackupError, 'code' | 'exitCode' | 'messa
 }
 
 function linesOf(text: string): string[] {
-  return text.split('\n').map(printable);
+  return printableLines(text).split('\n');
 }
 
 /** The error for `--json`, secrets masked. */

@@ -60,7 +60,7 @@ export function filesTable(listed: readonly ListedFile[], isLong: boolean, width
       formatBytes(file.storedBytes),
       facts ? formatBytes(facts.sizeBytes) : '-',
       facts ? formatTime(new Date(Number(facts.mtime) * 1000)) : '-',
-      facts?.contentType ?? '-',
+      printable(facts?.contentType ?? '-'),
       facts?.keyFingerprint ?? '-',
       printable(problem ?? (facts ? (facts.isHidden ? 'name hidden' : '-') : 'no metadata')),
       name,

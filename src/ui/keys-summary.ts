@@ -63,8 +63,9 @@ export function rotateSummary(result: RotateResult): string {
   const lines = rotations
     .filter(({outcome}) => outcome !== 'unchanged')
     .map(({key, outcome, note}) => {
-      const text = note === undefined ? '' : outcome === 'resealed' ? `  as ${note}` : `  ${printable(note)}`;
-      return `${outcomes[outcome][dryRun ? 1 : 0].padEnd(12)}  ${key}${text}`;
+      const text =
+        note === undefined ? '' : outcome === 'resealed' ? `  as ${printable(note)}` : `  ${printable(note)}`;
+      return `${outcomes[outcome][dryRun ? 1 : 0].padEnd(12)}  ${printable(key)}${text}`;
     });
   const ready = rotations.filter(({outcome}) => ['unchanged', 'rotated', 'resealed'].includes(outcome)).length;
   return [

@@ -3,7 +3,7 @@ import type {Backup} from '../lib/catalog/backups.ts';
 import {isRestorable} from '../lib/catalog/backups.ts';
 import type {VerificationStep} from '../lib/catalog/verification.ts';
 import type {VerifyResult} from '../lib/operations/verify.ts';
-import {formatBytes, formatCount, formatDuration, formatTime} from './format.ts';
+import {formatBytes, formatCount, formatDuration, formatTime, printableLines} from './format.ts';
 
 const entities: Readonly<Record<string, string>> = {
   '&': '&amp;',
@@ -14,7 +14,7 @@ const entities: Readonly<Record<string, string>> = {
 };
 
 function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
+  return printableLines(text).replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }
 
 /** What of the HIPAA security rule this is evidence for (45 CFR 164). */

@@ -46,7 +46,7 @@ export function backupSummary(result: BackupResult): string {
   ]);
 }
 
-export function restoreSummary(result: RestoreResult, more: [string, string][] = []): string {
+export function restoreSummary(result: RestoreResult): string {
   const counted =
     result.uncountedTables.length === 0 ? 'every table counted in the target' : 'counted where they can be seen';
   const summary = facts('Restore complete', [
@@ -58,7 +58,6 @@ export function restoreSummary(result: RestoreResult, more: [string, string][] =
       : []),
     ['Restored', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}; ${counted}`],
     ['Duration', formatDuration(result.durationMs)],
-    ...more,
   ]);
   return [summary, ...leftOutLines(result.leftOut)].join('\n');
 }
@@ -112,7 +111,7 @@ export function listTable(backups: readonly Backup[], width: number, now: Date =
       backup.rows === undefined ? '-' : formatCount(backup.rows),
       printable(backup.label ?? '-'),
       printable(stateText(backup, now) || '-'),
-      backup.key,
+      printable(backup.key),
     ]),
     width,
   );
@@ -121,11 +120,11 @@ export function listTable(backups: readonly Backup[], width: number, now: Date =
 export function pruneSummary(result: PruneResult): string {
   const lines = result.decisions.map(({backup, action, because}) => {
     const word = action === 'keep' ? 'keep' : result.dryRun ? 'would delete' : verdict(backup.key, result);
-    return `${word.padEnd(12)}  ${backup.key}  because ${because}`;
+    return `${word.padEnd(12)}  ${printable(backup.key)}  because ${printable(because)}`;
   });
   for (const key of result.abortedUploads) {
     lines.push(
-      `${(result.dryRun ? 'would abort' : 'aborted').padEnd(12)}  ${key}  because its upload was begun over a day ago`,
+      `${(result.dryRun ? 'would abort' : 'aborted').padEnd(12)}  ${printable(key)}  because its upload was begun over a day ago`,
     );
   }
   const would = result.dryRun ? ' would be' : '';

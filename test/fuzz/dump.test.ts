@@ -101,6 +101,7 @@ const fragments = [
   'BEGIN;\n',
   'COMMIT;\n',
   ' begin ',
+  ' Begin ',
   ' case ',
   ' end ',
   'CREATE FUNCTION f() ',

@@ -93,13 +93,16 @@ export function readPlainly(text: string): Reading | undefined {
     reading.isComplete = true;
     return true;
   };
-  const countWord = (word: string) => {
+  const countWord = (written: string): 'unreadable' | undefined => {
+    const word = written.toLowerCase();
     const {head} = nesting;
     if (head.length < 4) head.push(word);
     const isRoutine = /^create (or replace )?(function|procedure)\b/.test(head.join(' '));
-    if (!isRoutine || nesting.parentheses > 0) return;
+    if (!isRoutine || nesting.parentheses > 0) return undefined;
+    if (written === 'begin') return 'unreadable';
     if (word === 'begin' || (word === 'case' && nesting.blocks > 0)) nesting.blocks += 1;
     else if (word === 'end' && nesting.blocks > 0) nesting.blocks -= 1;
+    return undefined;
   };
 
   while (at < text.length) {
@@ -131,7 +134,7 @@ export function readPlainly(text: string): Reading | undefined {
       } else {
         const word = take(tokens.word)?.[0];
         const character = word ?? take(tokens.character)?.[0];
-        if (word) countWord(word.toLowerCase());
+        if (word && countWord(word) === 'unreadable') return undefined;
         if (character === '(') nesting.parentheses += 1;
         if (character === ')') nesting.parentheses = Math.max(0, nesting.parentheses - 1);
         mayBegin = character === ';' && nesting.parentheses === 0 && nesting.blocks === 0;

@@ -10,6 +10,8 @@ export interface DatabaseOptions {
   template?: string;
   /** Another than UTF8 gets locale C, which goes with every encoding. */
   encoding?: string;
+  /** Of the ICU, as the provider of the database's collation; since PostgreSQL 15. */
+  icuLocale?: string;
   /** Run in the new database. */
   sql?: string;
 }
@@ -25,10 +27,11 @@ export interface TestDatabase {
 }
 
 export async function createDatabase(server: PostgresHandle, options: DatabaseOptions = {}): Promise<TestDatabase> {
-  const {template = 'template0', encoding, sql} = options;
+  const {template = 'template0', encoding, icuLocale, sql} = options;
   const name = `loma_${randomBytes(6).toString('hex')}`;
   const inEncoding = encoding ? ` ENCODING '${encoding}' LC_COLLATE 'C' LC_CTYPE 'C'` : '';
-  await runSql(server.adminUrl, `CREATE DATABASE ${name} TEMPLATE "${template}"${inEncoding}`);
+  const byIcu = icuLocale ? ` LOCALE_PROVIDER icu ICU_LOCALE '${icuLocale}'` : '';
+  await runSql(server.adminUrl, `CREATE DATABASE ${name} TEMPLATE "${template}"${inEncoding}${byIcu}`);
   const url = server.url(name);
   const database: TestDatabase = {
     name,

@@ -20,6 +20,8 @@ export interface PostgresOptions {
   settings?: Readonly<Record<string, string | number | boolean>>;
   /** Default: the newest on the machine. */
   major?: number;
+  /** Instead of what is installed. */
+  programs?: PostgresPrograms;
 }
 
 export interface PostgresServer extends PostgresHandle {
@@ -49,8 +51,8 @@ const defaultSettings = {
 const superuser = 'loma';
 
 export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
-  if (options.major === undefined) await ensurePrograms(['postgresql']);
-  const programs = await findPostgres(options.major);
+  if (!options.programs && options.major === undefined) await ensurePrograms(['postgresql']);
+  const programs = options.programs ?? (await findPostgres(options.major));
   if (!programs) throw new Error(`There is no PostgreSQL ${options.major} on this machine.`);
   const owner = await unprivilegedUser();
   const directory = await ServerDirectory.create('postgres', owner);

@@ -5,6 +5,7 @@
  * SQL is followed only as far as it takes to know what is inside quotes (PostgreSQL manual, 4.1 Lexical Structure), so
  * that a function body which looks like a dump, or a name with a line break in it, is not mistaken for one.
  */
+import {isUtf8} from 'node:buffer';
 import {BackupError} from '../errors.ts';
 import {StatementNesting} from './statement-nesting.ts';
 
@@ -251,7 +252,7 @@ export class DumpScanner {
   #takeLine(kind: LineKind, line: Buffer): boolean {
     switch (kind) {
       case 'copy': {
-        const match = copyPattern.exec(line.toString());
+        const match = copyPattern.exec(decodeNames(line));
         if (!match) return false;
         this.#handler.copyStart({table: match[1] ?? '', columns: match[2] ?? ''}, line);
         this.#inCopy = true;
@@ -493,6 +494,16 @@ function endOfRow(bytes: Buffer, at: number): number | undefined {
     if (rest.length < ending.length && ending.subarray(0, rest.length).equals(rest)) return 0;
   }
   return undefined;
+}
+
+/**
+ * Names of a SQL_ASCII database may be in any encoding. Bytes that are not UTF-8 are told by their value behind a replacement
+ * character (`caf\ufffde9`), so that two names stay two.
+ */
+function decodeNames(line: Buffer): string {
+  if (isUtf8(line)) return line.toString();
+  const byCode = (character: string) => `\ufffd${character.charCodeAt(0).toString(16)}`;
+  return line.toString('latin1').replaceAll(/[\x80-\xff]/g, byCode);
 }
 
 /** Where the line ends that a COPY statement stands on; 0 if it goes on. A line break inside a quoted name does not end it. */

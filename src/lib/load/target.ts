@@ -43,6 +43,10 @@ export async function lookAtTarget(session: Session): Promise<TargetFacts> {
   return {...server, ...held, address: describeConnection(session.connection)};
 }
 
+/** Names of a SQL_ASCII database may be in any encoding: the server would refuse to send one that is not UTF-8. */
+const isTransferable = (name: string) =>
+  `(pg_catalog.current_setting('server_encoding') <> 'SQL_ASCII' OR ${name}::text !~ '[^\\x01-\\x7f]')`;
+
 /** Tables of a database that are not among the given ones, nor partitions of one of them; at most 20. */
 export async function otherTables(session: Session, known: readonly string[]): Promise<string[]> {
   const list = known.map((table) => quoteLiteral(table)).join(', ');
@@ -52,6 +56,7 @@ export async function otherTables(session: Session, known: readonly string[]): P
        SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
        WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}
+         AND ${isTransferable('n.nspname')} AND ${isTransferable('c.relname')}
          AND NOT pg_catalog.format('%I.%I', n.nspname, c.relname) = ANY (ARRAY[${list}]::text[])
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a (relid)
            JOIN pg_catalog.pg_class p ON p.oid = a.relid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace

@@ -6,6 +6,7 @@
 import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {z} from 'zod';
+import {integrityError} from '../encrypt/frame-check.ts';
 import {allKeys} from '../encrypt/keys.ts';
 import {open, seal} from '../encrypt/seal.ts';
 import {BackupError, interruption} from '../errors.ts';
@@ -31,6 +32,15 @@ function contextOf(directory: string) {
   return {objectKey: `${indexPrefix}${directory}.encrypted`, compression: 'none', content: 'file-index'};
 }
 
+/** @throws BackupError DECRYPTION_FAILED */
+function readEntry(line: string, objectKey: string): z.infer<typeof entrySchema> {
+  try {
+    return entrySchema.parse(JSON.parse(line));
+  } catch {
+    throw integrityError(objectKey, 'it was opened, and a line of it is not of the form that this version knows');
+  }
+}
+
 /** @throws BackupError when it does not open; an index that is not there is empty */
 export async function readIndex(
   store: ObjectStore,
@@ -46,7 +56,7 @@ export async function readIndex(
       open(allKeys(encryption), context),
       async (text: AsyncIterable<Buffer>) => {
         for await (const line of linesOf(text)) {
-          const {key, ...facts} = entrySchema.parse(JSON.parse(line));
+          const {key, ...facts} = readEntry(line, context.objectKey);
           entries.set(key, facts);
         }
       },

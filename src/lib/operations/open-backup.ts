@@ -13,6 +13,7 @@ import {authenticateLegacy, openLegacy} from '../encrypt/legacy.ts';
 import {type MessageHeader, type WrappedKey, wrappingKeyName} from '../encrypt/message-header.ts';
 import {checkHeader, open, type SealContext} from '../encrypt/seal.ts';
 import {BackupError, interruption} from '../errors.ts';
+import {limit} from '../streams/limit.ts';
 import {type Measure, measure} from '../streams/measure.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {catalogKeys, dataKeySealingKey, type FoundBackup, loadManifest, readObjectHeader} from './catalog.ts';
@@ -93,8 +94,8 @@ function manifestError(key: string, reason: string): BackupError {
 }
 
 export interface PlainDump {
-  /** Download, open, decompress: to be put at the start of a pipeline. */
-  stages: [Readable, Measure, Transform, Transform];
+  /** Download, open, decompress, no more than was promised: to be put at the start of a pipeline. */
+  stages: [Readable, Measure, ...Transform[]];
   /** Of a backup of the older procedure: see `OpenableBackup`. */
   authenticatedBy: EncryptionKey | undefined;
   /**
@@ -127,7 +128,13 @@ export async function openBackup(
     ? openLegacy(legacyKey, backup.key)
     : open(openingKeys(keys), context, manifest && keptKeys(manifest));
   return {
-    stages: [store.get(backup.key, {signal}), download, opened, codecs[backup.compression].decompress()],
+    stages: [
+      store.get(backup.key, {signal}),
+      download,
+      opened,
+      codecs[backup.compression].decompress(),
+      ...(manifest ? [limit(manifest.dumpBytes, () => contentsDiffer(tooLong(manifest)))] : []),
+    ],
     authenticatedBy: legacyKey,
     check(inspection) {
       requireComplete(inspection);
@@ -136,18 +143,23 @@ export async function openBackup(
       if (promised.sha256 !== download.sha256 || promised.size !== download.bytes) {
         throw integrityError(backup.key, 'it is not the object that the manifest describes');
       }
-      const [first, ...others] = differences(manifest.contents, inspection.contents);
-      if (first === undefined) return;
-      throw new BackupError('The backup is not what its manifest says', {
-        code: 'CONTENTS_DIFFER',
-        kind: 'integrity',
-        reason: [first, ...others.slice(0, 9)].join('\n'),
-        hint: 'Choose another backup (loma-backup list), and keep this one for an investigation.',
-      });
+      const found = differences(manifest.contents, inspection.contents);
+      if (found.length > 0) throw contentsDiffer(found.slice(0, 10).join('\n'));
     },
     translate: (error) => interruption(signal) ?? decompressionError(error, backup.key),
   };
 }
+
+function contentsDiffer(reason: string): BackupError {
+  return new BackupError('The backup is not what its manifest says', {
+    code: 'CONTENTS_DIFFER',
+    kind: 'integrity',
+    reason,
+    hint: 'Choose another backup (loma-backup list), and keep this one for an investigation.',
+  });
+}
+
+const tooLong = ({dumpBytes}: Manifest) => `it holds more than the ${dumpBytes} bytes that its manifest promises`;
 
 /**
  * Reads a whole backup, and holds every byte of it to what the manifest promises.

@@ -238,10 +238,9 @@ export class DirectoryStore implements ObjectStore {
   async #files(prefix: string): Promise<{key: string; file: string}[]> {
     const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
     try {
-      const entries = await readdir(path.join(this.#root, nested(folder)), {recursive: true, withFileTypes: true});
-      return entries
-        .filter((entry) => entry.isFile())
-        .map((entry) => path.relative(this.#root, path.join(entry.parentPath, entry.name)))
+      const files = await filesUnder(path.join(this.#root, nested(folder)));
+      return files
+        .map((file) => path.relative(this.#root, file))
         .map((file) => ({file, key: keyOf(file)}))
         .filter(({key}) => key.startsWith(prefix))
         .sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
@@ -287,6 +286,23 @@ export class DirectoryStore implements ObjectStore {
       cause: error,
     });
   }
+}
+
+/** Symbolic links are not followed (Node's own recursive reading does): one may lead out of the store, or round in it. */
+async function filesUnder(folder: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const entry of await readdir(folder, {withFileTypes: true})) {
+    const file = path.join(folder, entry.name);
+    if (entry.isFile()) found.push(file);
+    // A folder may go while the store is being listed.
+    else if (entry.isDirectory()) found.push(...(await filesUnder(file).catch(nothingIfGone)));
+  }
+  return found;
+}
+
+function nothingIfGone(error: unknown): string[] {
+  if (codeOf(error) === 'ENOENT') return [];
+  throw error;
 }
 
 function metadataFile(file: string): string {

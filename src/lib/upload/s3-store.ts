@@ -307,7 +307,8 @@ export class S3Store implements ObjectStore {
   async *list(prefix: string): AsyncGenerator<ObjectInfo> {
     let token: string | undefined;
     do {
-      const page = await this.#ask(`listing ${this.description}`, () =>
+      const doing = `listing ${this.description}`;
+      const page = await this.#ask(doing, () =>
         this.#client.send(
           new ListObjectsV2Command({
             Bucket: this.#bucket,
@@ -321,7 +322,7 @@ export class S3Store implements ObjectStore {
         if (Key !== undefined)
           yield {key: listedKey(Key, page.EncodingType), sizeBytes: Size ?? 0, modifiedAt: LastModified ?? new Date(0)};
       }
-      token = page.IsTruncated ? page.NextContinuationToken : undefined;
+      token = nextPage(doing, page.IsTruncated, page.NextContinuationToken, token);
     } while (token);
   }
 
@@ -332,21 +333,28 @@ export class S3Store implements ObjectStore {
   }
 
   async *unfinishedUploads(prefix: string): AsyncGenerator<UnfinishedUpload> {
-    let marker: {KeyMarker?: string | undefined; UploadIdMarker?: string | undefined} | undefined;
+    let marker: string | undefined;
     do {
-      const page = await this.#ask(`listing unfinished uploads of ${this.description}`, () =>
+      const doing = `listing unfinished uploads of ${this.description}`;
+      const [KeyMarker, UploadIdMarker] = marker?.split('\0') ?? [];
+      const page = await this.#ask(doing, () =>
         this.#client.send(
-          new ListMultipartUploadsCommand({Bucket: this.#bucket, Prefix: prefix, EncodingType: 'url', ...marker}),
+          new ListMultipartUploadsCommand({
+            Bucket: this.#bucket,
+            Prefix: prefix,
+            EncodingType: 'url',
+            ...(marker === undefined ? {} : {KeyMarker, UploadIdMarker}),
+          }),
         ),
       );
       for (const {Key, UploadId, Initiated} of page.Uploads ?? []) {
         if (Key && UploadId)
           yield {key: listedKey(Key, page.EncodingType), id: UploadId, startedAt: Initiated ?? new Date(0)};
       }
-      const {NextKeyMarker: next, NextUploadIdMarker: UploadIdMarker} = page;
-      const KeyMarker = next === undefined ? undefined : listedKey(next, page.EncodingType);
-      marker = page.IsTruncated ? {KeyMarker, UploadIdMarker} : undefined;
-    } while (marker);
+      const {NextKeyMarker: next, NextUploadIdMarker: nextId = ''} = page;
+      const place = next === undefined ? undefined : `${listedKey(next, page.EncodingType)}\0${nextId}`;
+      marker = nextPage(doing, page.IsTruncated, place, marker);
+    } while (marker !== undefined);
   }
 
   async abortUpload({key, id}: UnfinishedUpload): Promise<void> {
@@ -369,7 +377,22 @@ export class S3Store implements ObjectStore {
 
 /** XML cannot hold every character that a key can (newlines, control characters): a listing is asked for in URL encoding. */
 function listedKey(key: string, encoding: string | undefined): string {
-  return encoding === 'url' ? decodeURIComponent(key.replaceAll('+', ' ')) : key;
+  if (encoding !== 'url') return key;
+  try {
+    return decodeURIComponent(key.replaceAll('+', ' '));
+  } catch (error) {
+    throw storageError('reading a listing', error);
+  }
+}
+
+/**
+ * Where a listing goes on.
+ * @throws BackupError STORAGE_FAILED for one that is said to go on and does not: it would have no end, or be a part
+ */
+function nextPage(doing: string, isTruncated: boolean | undefined, next: string | undefined, last: string | undefined) {
+  if (!isTruncated) return undefined;
+  if (next && next !== last) return next;
+  throw storageError(doing, new Error('the store says that there is more, and not where'));
 }
 
 /** The same bytes, as the kind of stream that lib-storage takes, with each chunk's length reported. */

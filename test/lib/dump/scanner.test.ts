@@ -243,6 +243,12 @@ describe('the head of a table', () => {
     expect(eventsOf(bytewise(Buffer.from(text)))).toEqual(scan(text));
   });
 
+  it('tells names apart that are not UTF-8', () => {
+    const head = (name: string) => eventsOf([Buffer.from(`COPY public."${name}"  FROM stdin;\n\\.\n`, 'latin1')])[0];
+    expect(head('caf\xe9')?.table).toBe('public."caf\ufffde9"');
+    expect(head('caf\xe8')?.table).toBe('public."caf\ufffde8"');
+  });
+
   it('holds for any name', () => {
     fc.assert(
       fc.property(
@@ -351,7 +357,7 @@ describe('where psql does not end a statement, neither does the scanner', () => 
   it.each([
     ['inside parentheses', `SELECT (;\n${table}`],
     ['inside the body of an SQL-standard function', `CREATE FUNCTION f() BEGIN ATOMIC;\n${table}`],
-    ['with CASE in it', `create or replace procedure f() begin atomic; case end;\n${table}`],
+    ['with CASE in it', `create or replace procedure f() Begin atomic; case end;\n${table}`],
   ])('%s', (_, text) => {
     for (const events of [scan(text), eventsOf(bytewise(Buffer.from(text)))]) {
       expect(events.filter(({kind}) => kind !== 'sql').map((event) => event.text)).toEqual(['\\! rm -rf /', '\\.']);
@@ -368,6 +374,13 @@ describe('where psql does not end a statement, neither does the scanner', () => 
   ])('%s it does', (_, text) => {
     expect(kinds(`${text}COPY t FROM stdin;\n\\.\n`)).toEqual(['sql', 'copyStart', 'copyEnd']);
   });
+});
+
+it('a function named begin is refused: psql does not find the end of its statement', () => {
+  const text = "CREATE FUNCTION public.begin() RETURNS integer\n    LANGUAGE sql\n    AS 'SELECT 1';\n";
+  const error = caught(() => eventsOf([Buffer.from(text)]));
+  expect(error).toMatchObject({code: 'DUMP_UNREADABLE', reason: expect.stringContaining('named begin')});
+  expect(kinds('DROP FUNCTION public.begin();\nBEGIN;\n')).toEqual(['sql', 'transaction']);
 });
 
 describe('SQL that versions of psql read in different ways', () => {
