@@ -29,7 +29,9 @@ export interface PostgresServer extends PostgresHandle {
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
   /** The server and its backends vanish, as in a crash: connections are cut, the data stay. */
   kill(): Promise<void>;
-  /** After `kill`, on the same port with the same data. */
+  /** Ends the server as an operator does, and leaves its data; `immediate` as in a crash. */
+  shutDown(mode: 'fast' | 'immediate'): Promise<void>;
+  /** After `kill` or `shutDown`, on the same port with the same data. */
   start(): Promise<void>;
 }
 
@@ -75,13 +77,17 @@ function server(
 ): PostgresServer {
   const dataDirectory = directory.file('data');
   const handle = postgresHandle({...programs, port, user: superuser, password, dataDirectory});
+  const shutDown = async (mode: 'fast' | 'immediate') => {
+    for (const postmaster of directory.processes) {
+      postmaster.signalLeader(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+      await postmaster.end();
+    }
+  };
   return {
     ...handle,
+    shutDown,
     async stop(mode = 'fast') {
-      for (const postmaster of directory.processes) {
-        postmaster.signalLeader(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
-        await postmaster.end();
-      }
+      await shutDown(mode);
       await directory.remove();
     },
     async kill() {

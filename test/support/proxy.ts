@@ -1,6 +1,14 @@
 /** A proxy before an S3 server that misbehaves as it is told: the network that a test can break. */
-import {createServer, type IncomingMessage, request as requestUpstream, type ServerResponse} from 'node:http';
+import {
+  type ClientRequest,
+  createServer,
+  type IncomingMessage,
+  request as requestUpstream,
+  type ServerResponse,
+} from 'node:http';
 import type {AddressInfo} from 'node:net';
+import {PassThrough, pipeline, Transform} from 'node:stream';
+import {setTimeout as delay} from 'node:timers/promises';
 import type {ObjectHandle} from './object-handle.ts';
 
 export interface ProxiedRequest {
@@ -18,6 +26,12 @@ export type Fault =
   | {cutAfterBytes: number}
   | {answer: {status: number; code: string}}
   | {hold: true}
+  /** The connection is reset when so many bytes of the request's body have come, and been passed on. */
+  | {resetAfterBytes: number}
+  /** Passed on so much later. */
+  | {delayMs: number}
+  /** The bodies of request and answer pass no faster. */
+  | {bytesPerSecond: number}
   /** Something happens before the request is passed on. */
   | {before: () => Promise<void>};
 
@@ -56,6 +70,8 @@ export async function startProxy(
       return;
     }
     if (fault && 'before' in fault) await fault.before();
+    if (fault && 'delayMs' in fault) await delay(fault.delayMs);
+    const pace = () => (fault && 'bytesPerSecond' in fault ? throttle(fault.bytesPerSecond) : new PassThrough());
     // `createServer` has answered an `Expect` by itself.
     const {expect: _, ...passedOn} = headers;
     const outgoing = requestUpstream({
@@ -69,9 +85,10 @@ export async function startProxy(
     // Swift sends a body with its 404 to a HEAD, which is no answer any more.
     outgoing.on('error', () => method !== 'HEAD' && answer.destroy());
     outgoing.on('response', (reply) => {
-      relay(reply, answer, {hasBody: method !== 'HEAD', ...(fault && 'cutAfterBytes' in fault ? fault : {})});
+      relay(reply, answer, {hasBody: method !== 'HEAD', ...(fault && 'cutAfterBytes' in fault ? fault : {})}, pace);
     });
-    incoming.pipe(outgoing);
+    if (fault && 'resetAfterBytes' in fault) resetAfter(fault.resetAfterBytes, incoming, outgoing);
+    else pipeline(incoming, pace(), outgoing, () => undefined);
   };
   const proxy = createServer((incoming, answer) => void handle(incoming, answer));
   await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
@@ -93,6 +110,7 @@ function relay(
   reply: IncomingMessage,
   answer: ServerResponse,
   {hasBody, cutAfterBytes}: {hasBody: boolean; cutAfterBytes?: number},
+  pace: () => Transform,
 ): void {
   if (cutAfterBytes !== undefined && cutAfterBytes < 0) {
     reply.destroy();
@@ -105,7 +123,7 @@ function relay(
     return;
   }
   if (cutAfterBytes === undefined) {
-    reply.pipe(answer);
+    pipeline(reply, pace(), answer, () => undefined);
     return;
   }
   let left = cutAfterBytes;
@@ -119,4 +137,30 @@ function relay(
     answer.write(piece, () => left === 0 && answer.destroy());
   });
   reply.on('end', () => left > 0 && answer.end());
+}
+
+function resetAfter(bytes: number, incoming: IncomingMessage, outgoing: ClientRequest): void {
+  let left = bytes;
+  const reset = () => {
+    incoming.socket.resetAndDestroy();
+    outgoing.destroy();
+  };
+  outgoing.flushHeaders();
+  if (left === 0) reset();
+  incoming.on('data', (chunk: Buffer) => {
+    if (left === 0) return;
+    const piece = chunk.subarray(0, left);
+    left -= piece.length;
+    outgoing.write(piece, () => left === 0 && reset());
+  });
+  // A body that is shorter has no such byte: it is cut at its end.
+  incoming.on('end', () => left > 0 && reset());
+}
+
+function throttle(bytesPerSecond: number): Transform {
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      void delay((chunk.length / bytesPerSecond) * 1000).then(() => done(null, chunk));
+    },
+  });
 }
