@@ -35,6 +35,8 @@ const requirements = {
   awk: {packages: ['gawk'], isPresent: () => hasCommands('awk')},
   xxd: commandOfPackage('xxd'),
   systemd: {packages: ['systemd'], isPresent: () => hasCommands('systemd-analyze')},
+  faketime: commandOfPackage('faketime'),
+  strace: commandOfPackage('strace'),
   ps: {packages: ['procps'], isPresent: () => hasCommands('ps')},
   'python3-cryptography': {packages: ['python3-cryptography'], isPresent: () => canImport('cryptography')},
 } satisfies Record<string, Requirement>;

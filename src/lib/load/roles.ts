@@ -10,9 +10,11 @@ import {query, quoteIdentifier, quoteLiteral, type Session} from '../postgres/qu
 export async function createMissingRoles(session: Session, roles: readonly string[]): Promise<string[]> {
   const missing = await missingRoles(session, roles);
   if (missing.length === 0) return [];
+  // Not interrupted: the server goes on when psql is gone, and then nobody would drop them.
+  const {signal: _, ...uninterrupted} = session;
   try {
     await query(
-      session,
+      uninterrupted,
       ['BEGIN;', ...missing.map((role) => `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN;`), 'COMMIT;'].join('\n'),
     );
     return missing;

@@ -29,19 +29,19 @@ export async function createScratch(server: Session, encoding: string, now: Date
   await dropStale(server, now);
   const stamp = now.toISOString().replaceAll(/\D/g, '').slice(0, 14);
   const name = `${scratchPrefix}${stamp}_${randomBytes(4).toString('hex')}`;
+  // Not interrupted: the server goes on making the database when psql is gone, and then nobody would drop it.
+  const {signal: _, ...uninterrupted} = server;
   try {
-    await query(server, createDatabaseSql(name, encoding, await templateEncoding(server)));
+    await query(uninterrupted, createDatabaseSql(name, encoding, await templateEncoding(server)));
   } catch (error) {
     if (!(error instanceof BackupError) || !/permission denied to create database/.test(error.reason ?? ''))
       throw error;
     return borrow(server);
   }
-  // The clean-up goes on when the work was interrupted.
-  const {signal: _, ...cleanUp} = server;
   return {
     session: {...server, connection: withDatabase(server.connection, name)},
     description: `scratch database ${name}`,
-    drop: () => dropDatabase(cleanUp, name),
+    drop: () => dropDatabase(uninterrupted, name),
   };
 }
 

@@ -227,6 +227,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
   const inspector = inspect(progress('dump'));
   const compressed = measure({onBytes: progress('compress')});
   const sealed = measure({digest: true});
+  let upload: Promise<void> | undefined;
   try {
     await pipeline(
       dump.stream,
@@ -239,17 +240,23 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
         {recovery: plan.keys.recoveryPublic, dataKey: plan.dataKey},
       ),
       sealed,
-      (body) =>
-        store.put(plan.key, body as unknown as Readable, {
+      (body) => {
+        upload = store.put(plan.key, body as unknown as Readable, {
           partSizeBytes: plan.partSizeBytes,
           signal,
           onBytes: progress('upload'),
-        }),
+        });
+        return upload;
+      },
       signal ? {signal} : {},
     );
   } catch (error) {
     await dump.stop();
-    throw interruption(signal) ?? dumpError(error, options) ?? asBackupError(error);
+    // The pipeline fails with the first error it sees, which may be what the upload destroyed its body with. The upload
+    // says what it was, when it has cleaned up.
+    const uploadFailure = await failureOf(upload);
+    const failure = dumpError(error, options) ?? uploadFailure ?? error;
+    throw interruption(signal) ?? asBackupError(failure);
   }
   const {inspection} = inspector;
   try {
@@ -266,6 +273,14 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
     sizeBytes: sealed.bytes,
     sha256: sealed.sha256,
   };
+}
+
+/** What a promise was rejected with, when it is settled. */
+function failureOf(promise: Promise<unknown> | undefined): Promise<unknown> | undefined {
+  return promise?.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
 }
 
 function unreadableManifest(store: ObjectStore, reason: string): BackupError {

@@ -1,13 +1,13 @@
 import {randomBytes} from 'node:crypto';
 import {createWriteStream} from 'node:fs';
-import {rename, stat, unlink} from 'node:fs/promises';
+import {link, stat, unlink} from 'node:fs/promises';
 import {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {totals} from '../dump/contents.ts';
 import {inspect} from '../dump/inspect.ts';
 import type {LeftOut} from '../dump/left-out.ts';
 import {readingKeys} from '../encrypt/keys.ts';
-import {BackupError, interruption, messageOf} from '../errors.ts';
+import {BackupError, codeOf, interruption, messageOf} from '../errors.ts';
 import type {Step} from '../observer.ts';
 import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
@@ -107,23 +107,27 @@ function borrowed(stream: Writable): Writable {
 
 /** Fills a file beside `file` and gives it the name when it is whole; when something fails, no file is left. */
 async function writeFile<T>(file: string, write: (openSink: () => Writable) => Promise<T>): Promise<T> {
-  if (await stat(file).catch(() => undefined)) {
-    throw new BackupError('Refused: the output file exists', {
-      code: 'REFUSED',
-      kind: 'refused',
-      reason: file,
-      hint: 'Choose another name, or move that file away.',
-    });
-  }
+  if (await stat(file).catch(() => undefined)) throw fileExists(file);
   const partial = `${file}.${randomBytes(4).toString('hex')}.partial`;
   try {
     const result = await write(() => createWriteStream(partial, {flags: 'wx', mode: 0o600, flush: true}));
-    await rename(partial, file);
+    // A link fails where a rename would overwrite a file that has appeared meanwhile.
+    await link(partial, file).catch((error) => {
+      throw codeOf(error) === 'EEXIST' ? fileExists(file) : outputError(error);
+    });
     return result;
-  } catch (error) {
+  } finally {
     await unlink(partial).catch(() => undefined);
-    throw error;
   }
+}
+
+function fileExists(file: string): BackupError {
+  return new BackupError('Refused: the output file exists', {
+    code: 'REFUSED',
+    kind: 'refused',
+    reason: file,
+    hint: 'Choose another name, or move that file away.',
+  });
 }
 
 function outputError(error: unknown): BackupError {

@@ -53,11 +53,12 @@ export class DirectoryStore implements ObjectStore {
     let bodyError: Error | undefined;
     const mode = options.key === 'replacing' ? 'replacing' : 'exclusive';
     await this.#write(key, mode, options, async (file) => {
-      // The caller's own error, when the body fails: `#write` takes everything else for a failure of the disk.
-      body.once('error', (error) => {
-        bodyError = error;
-      });
       const sink = createWriteStream(file, {flags: 'wx', mode: 0o600, highWaterMark: 4 << 20, flush: true});
+      // The caller's own error, when the body fails: `#write` takes everything else for a failure of the disk, with which
+      // the pipeline destroys the body, too.
+      body.once('error', (error) => {
+        if (!sink.errored) bodyError = error;
+      });
       body.on('data', (chunk: Buffer) => {
         total += chunk.length;
         options.onBytes?.(total);

@@ -51,6 +51,9 @@ export function s3Client(settings: S3Settings): S3Client {
     credentials: {accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey.reveal()},
     forcePathStyle: true,
     maxAttempts: mostAttempts,
+    // Corrected in signatures alone, a wrong clock would go unnoticed: into names of backups, ages and retention. So the
+    // store refuses it (RequestTimeTooSkewed).
+    disableClockSkewCorrection: true,
     // R2 and older servers have refused the SDK's default CRC32 checksums.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
