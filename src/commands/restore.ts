@@ -8,9 +8,11 @@ import type {BackupChoice} from '../lib/operations/catalog.ts';
 import {type ExtractResult, extract, extractSteps} from '../lib/operations/extract.ts';
 import {list} from '../lib/operations/list.ts';
 import {type Confirm, type RestoreResult, restore, restoreSteps} from '../lib/operations/restore.ts';
+import {restoreSwap, type SwapResult, swapSteps} from '../lib/operations/restore-swap.ts';
 import type {SelectionRequest} from '../lib/operations/selection.ts';
 import {confirmOverwrite} from '../ui/confirm.ts';
 import {extractSummary, leftOutLines, listTable, restoreSummary} from '../ui/summary.ts';
+import {swapSummary} from '../ui/swap-summary.ts';
 
 export default class Restore extends BaseCommand {
   static override summary = 'Restore a backup into a database, or write its plain SQL.';
@@ -18,11 +20,15 @@ export default class Restore extends BaseCommand {
     'Everything happens in one transaction, which is committed when the last byte was authenticated and every table holds the ' +
     'rows that it should: a restore that fails leaves the target as it was. A target that is not empty must be confirmed by ' +
     'typing its name, or with --yes.\n\n' +
+    'With --swap the target is not overwritten: the backup goes into a new database beside it, with its owner, encoding, locale, ' +
+    'settings and grants, and when that is whole both are renamed in one transaction: CLINIC becomes CLINIC_before_<time>, the new one ' +
+    'CLINIC. Sessions on the old one are ended then. How to undo it is printed.\n\n' +
     'Exit codes: 0 done, 2 settings, 3 PostgreSQL, 4 storage, 5 decryption or integrity, 7 refused, 130/143 interrupted.';
   static override examples = [
     '<%= config.bin %> <%= command.id %> --latest --target postgresql://user:password@host:5432/new_database',
     '<%= config.bin %> <%= command.id %> database-backups/2025-11-04T15-30-00-000Z/backup-2025-11-04T15-30-00-000Z.sql.gz.encrypted',
     '<%= config.bin %> <%= command.id %> --at 2025-11-04T12:00 --yes',
+    '<%= config.bin %> <%= command.id %> --latest --swap',
     '<%= config.bin %> <%= command.id %> --latest --table public.invoices --table public.invoice_lines',
     '<%= config.bin %> <%= command.id %> --latest --schema billing --output billing.sql',
     '<%= config.bin %> <%= command.id %> --latest --managed',
@@ -72,17 +78,26 @@ export default class Restore extends BaseCommand {
         'publications, subscriptions, comments on extensions, such settings of functions. What was left out is listed.',
       exclusive: ['output'],
     }),
-    yes: Flags.boolean({char: 'y', description: 'Overwrite a target that is not empty without asking.'}),
+    swap: Flags.boolean({
+      description:
+        'Restore into a new database beside the target, then rename both. The role needs CREATEDB and the rights of the owner. ' +
+        'No safety backup is taken: the old database stays, whole.',
+      exclusive: ['output', 'table', 'schema'],
+    }),
+    yes: Flags.boolean({
+      char: 'y',
+      description: 'Overwrite a target that is not empty without asking; restore although something speaks against it.',
+    }),
     'no-safety-backup': Flags.boolean({
       description: 'Do not back up a target that is not empty (label pre-restore) before it is overwritten.',
     }),
     list: Flags.boolean({
       description: 'List the backups, as `list` does.',
-      exclusive: ['latest', 'at', 'target', 'output', 'table', 'schema'],
+      exclusive: ['latest', 'at', 'target', 'output', 'table', 'schema', 'swap'],
     }),
   };
 
-  async run(): Promise<RestoreResult | ExtractResult | {backups: Backup[]}> {
+  async run(): Promise<RestoreResult | SwapResult | ExtractResult | {backups: Backup[]}> {
     const {args, flags} = await this.parse(Restore);
     if (flags.list) return this.#list();
     const choice = choiceOf(args.key, flags.latest === true, flags.at);
@@ -101,13 +116,14 @@ export default class Restore extends BaseCommand {
     choice: BackupChoice,
     flags: {
       target?: string | undefined;
+      swap?: boolean;
       yes?: boolean;
       managed?: boolean;
       'no-safety-backup'?: boolean;
       'recovery-key'?: string | undefined;
     },
     selection: SelectionRequest | undefined,
-  ): Promise<RestoreResult> {
+  ): Promise<RestoreResult | SwapResult> {
     const {database, compression, readingKeys, store} = this.settings(
       ['database', 'store', 'compression', 'readingKeys'],
       {DATABASE_URL: flags.target},
@@ -118,24 +134,27 @@ export default class Restore extends BaseCommand {
     const confirm: Confirm = async (facts, backup, overwritten) => {
       if (yes) return true;
       await this.idle();
-      return confirmOverwrite(facts, backup, overwritten, {input: process.stdin, output: process.stderr}, this.signal);
+      const terminal = {input: process.stdin, output: process.stderr};
+      return confirmOverwrite(facts, backup, {...overwritten, isSwap: flags.swap === true}, terminal, this.signal);
     };
+    const settings = {
+      store,
+      keys: readingKeys.keys,
+      recovery,
+      choice,
+      target: database,
+      allowUnrestricted: yes,
+      allowUnfit: yes,
+      managed: flags.managed === true,
+    };
+    if (flags.swap) {
+      const result = await this.observe(swapSteps, (runtime) => restoreSwap(settings, confirm, runtime));
+      this.report(swapSummary(result, database));
+      return result;
+    }
+    const safetyBackup = flags['no-safety-backup'] ? undefined : {compression, retention: defaultRetention};
     const result = await this.observe(restoreSteps, (runtime) =>
-      restore(
-        {
-          store,
-          keys: readingKeys.keys,
-          recovery,
-          choice,
-          target: database,
-          allowUnrestricted: yes,
-          selection,
-          managed: flags.managed === true,
-          safetyBackup: flags['no-safety-backup'] ? undefined : {compression, retention: defaultRetention},
-        },
-        confirm,
-        runtime,
-      ),
+      restore({...settings, selection, safetyBackup}, confirm, runtime),
     );
     this.report(restoreSummary(result));
     return result;

@@ -9,13 +9,18 @@ export interface Terminal {
   output: NodeJS.WriteStream;
 }
 
+export interface Overwriting extends Overwritten {
+  /** The database makes way for another, and stays beside it. */
+  isSwap?: boolean;
+}
+
 /**
  * Shows what would be overwritten and asks for the database's name. Anything else, and no terminal to ask on, is a no.
  */
 export async function confirmOverwrite(
   target: TargetFacts,
   backup: Backup,
-  overwritten: Overwritten,
+  overwritten: Overwriting,
   {input, output}: Terminal,
   signal: AbortSignal,
 ): Promise<boolean> {
@@ -23,7 +28,12 @@ export async function confirmOverwrite(
   if (!input.isTTY || !output.isTTY) return false;
   const lines = createInterface({input, output});
   try {
-    const answer = await lines.question('Type the name of the database to overwrite it: ', {signal});
+    const answer = await lines.question(
+      `Type the name of the database to ${overwritten.isSwap ? 'replace' : 'overwrite'} it: `,
+      {
+        signal,
+      },
+    );
     return answer === target.database;
   } catch {
     // Ctrl-C or Ctrl-D.
@@ -34,7 +44,7 @@ export async function confirmOverwrite(
 }
 
 /** What would be overwritten, and with what. */
-export function overwriteText(target: TargetFacts, backup: Backup, {chosen}: Overwritten, now: Date): string {
+export function overwriteText(target: TargetFacts, backup: Backup, {chosen, isSwap}: Overwriting, now: Date): string {
   const {tables, rows, database} = backup;
   const age = formatAge(now.getTime() - backup.startedAt.getTime());
   const contents =
@@ -43,7 +53,9 @@ export function overwriteText(target: TargetFacts, backup: Backup, {chosen}: Ove
     '',
     chosen
       ? 'Some of what was chosen is in the target, and will be overwritten:'
-      : 'The target is not empty. What it holds will be overwritten:',
+      : isSwap
+        ? 'The target is not empty. Its sessions will be ended, and a restored database takes its place; it stays under another name:'
+        : 'The target is not empty. What it holds will be overwritten:',
     `  Server:    ${printable(target.address)} (PostgreSQL ${printable(target.version)})`,
     `  Database:  ${printable(target.database)}`,
     `  Holds:     ${formatCount(target.tables)} tables, about ${formatCount(target.approximateRows)} rows`,

@@ -46,7 +46,7 @@ export function backupSummary(result: BackupResult): string {
   ]);
 }
 
-export function restoreSummary(result: RestoreResult): string {
+export function restoreSummary(result: RestoreResult, more: [string, string][] = []): string {
   const counted =
     result.uncountedTables.length === 0 ? 'every table counted in the target' : 'counted where they can be seen';
   const summary = facts('Restore complete', [
@@ -58,6 +58,7 @@ export function restoreSummary(result: RestoreResult): string {
       : []),
     ['Restored', `${plural(result.tables, 'table')}, ${plural(result.rows, 'row')}; ${counted}`],
     ['Duration', formatDuration(result.durationMs)],
+    ...more,
   ]);
   return [summary, ...leftOutLines(result.leftOut)].join('\n');
 }

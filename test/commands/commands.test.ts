@@ -97,6 +97,8 @@ describe('usage', () => {
     [['restore', '--latest', '--at', '2025-01-01']],
     [['restore', '--at', 'yesterday']],
     [['restore', '--latest', '--output', 'x', '--target', 'postgresql://h/d']],
+    [['restore', '--latest', '--output', 'x', '--swap']],
+    [['restore', '--list', '--swap']],
     [['no-such-command']],
   ])('%j ends with 2 and says why', async (args) => {
     const {exitCode, stdout, stderr} = await cli(args, environment);

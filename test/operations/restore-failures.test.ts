@@ -388,7 +388,39 @@ describe('a target', () => {
     expect(await stateOfTarget()).toEqual(before);
     expect(failure).toMatchObject({code: 'RESTORE_FAILED', exitCode: 3});
     expect(failure.reason).toContain('depend');
-    expect(failure.hint).toContain('new, empty database');
+    expect(failure.hint).toMatch(/Use --swap: .*new, empty database/);
+  });
+
+  test('that does not fit the backup is refused before anything is asked or changed', async () => {
+    await reseal(place.store, backupKey, key, (manifest) => ({
+      ...manifest,
+      serverVersion: '99.1 (Debian 99.1-1)',
+      databaseBytes: 1e15,
+    }));
+    const latin = await createDatabase(postgres, {encoding: 'LATIN1', sql: 'CREATE TABLE kept ()'});
+    const asked = async () => Promise.reject(new Error('asked too early'));
+    const failure = await failureOf(restoring({target: connectionTo(latin.url)}, {}, asked));
+    expect(failure).toMatchObject({code: 'REFUSED', exitCode: 7});
+    for (const words of ['is of PostgreSQL 99.1', "target's encoding is LATIN1", 'takes about 1,000,000,000 MB']) {
+      expect(failure.reason).toContain(words);
+    }
+    // What was said comes true, and changes nothing.
+    const tried = await failureOf(restoring({target: connectionTo(latin.url), allowUnfit: true}));
+    expect(tried).toMatchObject({code: 'RESTORE_FAILED', exitCode: 3});
+    expect(tried.reason).toContain('has no equivalent in encoding "LATIN1"');
+    expect(
+      await latin.query(`SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'public'::regnamespace`),
+    ).toBe('kept');
+    await latin.drop();
+  });
+
+  test('that does not fit is restored into when somebody says so, with a warning', async () => {
+    await reseal(place.store, backupKey, key, (manifest) => ({...manifest, serverVersion: '99.1'}));
+    const empty = await createDatabase(postgres);
+    const {warnings} = await restoring({target: connectionTo(empty.url), allowUnfit: true});
+    expect(warnings).toEqual([expect.stringContaining("the target's server is older")]);
+    expect(await rowDigests(empty)).toEqual(await rowDigests(clinic));
+    await empty.drop();
   });
 
   test('whose role may not make anything', async () => {

@@ -41,6 +41,10 @@ const manifestSchema = z.object({
   serverVersion: z.string(),
   /** Of the dump: UTF8, but for a database in SQL_ASCII. */
   encoding: z.string(),
+  /** Of the source database; manifests of the first versions don't have it, nor the next. */
+  serverEncoding: z.string().optional(),
+  /** Of the source database on its server, at the start: `pg_database_size`. */
+  databaseBytes: count.optional(),
   /** Roles that the dump names (in policies and user mappings): the target's server must have them. */
   roles: z.array(z.string()),
   pgDumpVersion: z.string(),

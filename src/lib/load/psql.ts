@@ -85,7 +85,10 @@ export async function analyze(session: Session, tables?: readonly string[]): Pro
 
 function loadHint(reason: string): string {
   if (/other objects depend on it/.test(reason)) {
-    return 'The target holds objects made after the backup. Restore into a new, empty database: createdb …, then restore --target with its URL.';
+    return (
+      'The target holds objects made after the backup. Use --swap: it restores into a new database, which then takes the place of ' +
+      'this one; or restore into a new, empty database with --target.'
+    );
   }
   if (/invalid command \\restrict/.test(reason)) {
     return 'This psql is too old for \\restrict: install the newest minor release of the PostgreSQL client.';
@@ -117,8 +120,14 @@ function loadHint(reason: string): string {
 /**
  * The error for a pipeline whose psql failed; undefined if it was something else that failed.
  * @param isCommitting COMMIT was sent already
+ * @param aftermath what is so now, for a database that is thrown away after a failure
  */
-export function loadError(error: unknown, session: Session, isCommitting: boolean): BackupError | undefined {
+export function loadError(
+  error: unknown,
+  session: Session,
+  isCommitting: boolean,
+  aftermath?: string,
+): BackupError | undefined {
   const failure = processFailure(error);
   if (!failure) return undefined;
   const interrupted = interruption(session.signal);
@@ -126,11 +135,13 @@ export function loadError(error: unknown, session: Session, isCommitting: boolea
   const reason = describeFailure(failure);
   const rowCount = new RegExp(`${rowCountMark}: (.*?)"?$`, 'm').exec(reason)?.[1];
   // An error of the server says that it rolled back; silence after COMMIT was sent says nothing.
-  const isUnknown = isCommitting && !/ERROR: /.test(reason);
+  const isUnknown = isCommitting && aftermath === undefined && !/ERROR: /.test(reason);
+  const where = describeConnection(session.connection);
+  const state = aftermath ?? `${where} ${isUnknown ? 'may hold the backup or be as it was' : 'is as it was'}`;
   return new BackupError('Database restore failed', {
     code: rowCount ? 'RESTORE_INCOMPLETE' : 'RESTORE_FAILED',
     kind: rowCount ? 'integrity' : 'postgres',
-    reason: `${describeConnection(session.connection)} ${isUnknown ? 'may hold the backup or be as it was' : 'is as it was'}: ${rowCount ?? reason}`,
+    reason: `${state}: ${rowCount ?? reason}`,
     hint: isUnknown
       ? 'The connection was lost during the COMMIT. Look at the target before anything else.'
       : loadHint(reason),

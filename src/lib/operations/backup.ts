@@ -152,6 +152,8 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     objects: [{key: plan.key, size: streamed.sizeBytes, sha256: streamed.sha256, partSize: plan.partSizeBytes}],
     serverVersion: server.version,
     encoding: dumpEncoding(server.encoding),
+    serverEncoding: server.encoding,
+    databaseBytes: server.sizeBytes,
     roles: server.roles,
     pgDumpVersion: pgDump.version.text,
     toolVersion: runtime.toolVersion,

@@ -8,6 +8,8 @@ import {type Inspection, inspect} from '../dump/inspect.ts';
 import type {LeftOut} from '../dump/left-out.ts';
 import {type ReadingKeys, type RecoveryKeyText, readingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
+import {freeSpace} from '../load/disk-space.ts';
+import {preflight} from '../load/preflight.ts';
 import {analyze, hiddenTables, isReadable, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, otherTables, type TargetFacts} from '../load/target.ts';
@@ -42,6 +44,8 @@ export interface RestoreSettings {
   target: Connection;
   /** Also with a psql that does not know `\restrict`, which could be made to run commands hidden in a dump. */
   allowUnrestricted: boolean;
+  /** Also into a target that does not fit the backup: an older server, another encoding, a disk with too little room. */
+  allowUnfit?: boolean | undefined;
   /** Only these tables and schemas; undefined: everything. */
   selection?: SelectionRequest | undefined;
   /** Leave out what only a superuser may restore. */
@@ -105,16 +109,70 @@ async function restoreFrom(
   confirm: Confirm,
   runtime: Runtime,
 ): Promise<RestoreResult> {
-  const {observer, signal, environment} = runtime;
   const started = performance.now();
+  const {warnings, warn} = collectWarnings(settings, runtime);
+  const {openable, session, target, chosen, occupied} = await prepare(store, keys, settings, runtime, warn);
+  const overwritten = occupied ? overwrittenOf(occupied) : isEmpty(target) ? undefined : {chosen: undefined};
+  if (overwritten && !(await confirm(target, openable.backup, overwritten))) throw refusal(target, overwritten);
+  const safetyBackup = overwritten ? await backUpFirst(settings, runtime) : undefined;
+  const filters = [
+    ...(chosen ? [selectFilter(chosen, occupied?.missingSchemas)] : []),
+    ...(settings.managed ? [await managedFilter(session)] : []),
+  ];
+  const {contents, bytes: dumpBytes} = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
+    filters,
+  });
+  const loaded = {...contents, tables: heldBy(filters, contents.tables)};
+  const part = {isPart: chosen !== undefined, filters};
+  const uncountedTables = await finishRestored(session, loaded, part, runtime.observer, warn);
+  return {
+    key: openable.backup.key,
+    recoveryPoint: openable.backup.startedAt,
+    target: target.address,
+    ...totals(loaded),
+    dumpBytes,
+    durationMs: Math.round(performance.now() - started),
+    uncountedTables,
+    safetyBackup,
+    leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...(occupied ? lostGrants(occupied) : [])],
+    warnings,
+  };
+}
+
+export function collectWarnings({target}: RestoreSettings, {observer}: Runtime) {
   const warnings: string[] = [];
   const warn = (message: string) => {
     warnings.push(message);
     observer({type: 'warning', message});
   };
-  settings.target.warnings.forEach(warn);
+  target.warnings.forEach(warn);
+  return {warnings, warn};
+}
+
+/** What is known of a backup and its target before anything is changed. */
+export interface Prepared {
+  openable: OpenableBackup;
+  session: Session;
+  target: TargetFacts;
+  /** Undefined: everything. */
+  chosen: Awaited<ReturnType<typeof choose>> | undefined;
+  /** What the target holds of what was chosen. */
+  occupied: Awaited<ReturnType<typeof lookAtChosen>> | undefined;
+}
+
+/**
+ * Finds the backup, looks at the target, and says what speaks against restoring the one into the other.
+ * @throws BackupError ROLES_MISSING or REFUSED, and those of what it asks
+ */
+export async function prepare(
+  store: ObjectStore,
+  keys: ReadingKeys,
+  settings: RestoreSettings,
+  runtime: Runtime,
+  warn: (message: string) => void,
+): Promise<Prepared> {
+  const {observer, signal, environment} = runtime;
   const openable = await find(store, settings.choice, keys, runtime, warn);
-  const {backup: found} = openable;
   const chosen = settings.selection && (await choose(store, openable, keys, settings.selection, runtime));
   const psql = await locatePsql(environment.PATH ?? '');
   const session: Session = {connection: settings.target, psql, inherited: environment, signal};
@@ -128,41 +186,19 @@ async function restoreFrom(
   // Policies of tables that are not chosen may name roles that nobody needs.
   const missing = await missingRoles(session, chosen ? [] : (openable.manifest?.roles ?? []));
   if (missing.length > 0) throw rolesMissing(missing);
-  const overwritten = occupied ? overwrittenOf(occupied) : isEmpty(target) ? undefined : {chosen: undefined};
-  if (overwritten && !(await confirm(target, found, overwritten))) throw refusal(target, overwritten);
+  if (openable.manifest) {
+    // How much room some tables take is not known.
+    const freeBytes = chosen ? undefined : await freeSpace(session);
+    const {risks, warnings} = preflight(openable.manifest, {...target, freeBytes});
+    if (risks.length > 0 && !settings.allowUnfit) throw unfit(target, risks);
+    for (const text of [...risks, ...warnings]) warn(text);
+  }
   if (!knowsRestrict(psql.version)) {
     const risk = `psql ${psql.version.text} does not know \\restrict (CVE-2025-8714), and could run commands hidden in a dump`;
     if (!settings.allowUnrestricted) throw unrestricted(risk);
     warn(risk);
   }
-  const safetyBackup = overwritten ? await backUpFirst(settings, runtime) : undefined;
-  const filters = [
-    ...(chosen ? [selectFilter(chosen, occupied?.missingSchemas)] : []),
-    ...(settings.managed ? [await managedFilter(session)] : []),
-  ];
-  const {contents, bytes: dumpBytes} = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
-    filters,
-  });
-  const loaded = {...contents, tables: heldBy(filters, contents.tables)};
-  const uncountedTables = await finishRestored(
-    session,
-    loaded,
-    {isPart: chosen !== undefined, filters},
-    observer,
-    warn,
-  );
-  return {
-    key: found.key,
-    recoveryPoint: found.startedAt,
-    target: target.address,
-    ...totals(loaded),
-    dumpBytes,
-    durationMs: Math.round(performance.now() - started),
-    uncountedTables,
-    safetyBackup,
-    leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...(occupied ? lostGrants(occupied) : [])],
-    warnings,
-  };
+  return {openable, session, target, chosen, occupied};
 }
 
 /**
@@ -226,7 +262,7 @@ function noSafetyBackup(): BackupError {
  * What is left to do when the restore is committed. It stays restored, whatever fails or is interrupted here.
  * @returns tables whose rows could not be counted
  */
-async function finishRestored(
+export async function finishRestored(
   session: Session,
   {tables}: DumpContents,
   {isPart, filters}: {isPart: boolean; filters: readonly LoadFilter[]},
@@ -271,6 +307,15 @@ export function find(
   );
 }
 
+function unfit({address}: TargetFacts, risks: readonly string[]): BackupError {
+  return new BackupError('Refused: the target does not fit the backup', {
+    code: 'REFUSED',
+    kind: 'refused',
+    reason: `${address}: ${risks.join('\n')}`,
+    hint: 'Restore into a target that fits (--target), or try this one all the same with --yes. Nothing was changed.',
+  });
+}
+
 function unrestricted(reason: string): BackupError {
   return new BackupError('Refused: this psql is not safe to restore with', {
     code: 'REFUSED',
@@ -280,7 +325,7 @@ function unrestricted(reason: string): BackupError {
   });
 }
 
-function refusal({address, tables}: TargetFacts, {chosen}: Overwritten): BackupError {
+export function refusal({address, tables}: TargetFacts, {chosen}: Overwritten): BackupError {
   const what = chosen?.map(({name}) => name).join(', ') || `${tables} tables`;
   return new BackupError('Refused: the target is not empty', {
     code: 'REFUSED',
@@ -290,6 +335,13 @@ function refusal({address, tables}: TargetFacts, {chosen}: Overwritten): BackupE
   });
 }
 
+export interface LoadOptions {
+  withEntries?: boolean;
+  filters?: readonly LoadFilter[];
+  /** What is so after a failure, when the database that is loaded is thrown away then. */
+  aftermath?: string;
+}
+
 /** The one pipeline of a restore. `COMMIT` is its last word, said when every stage before has ended well. */
 export async function load(
   store: ObjectStore,
@@ -297,7 +349,7 @@ export async function load(
   keys: ReadingKeys,
   session: Session,
   {observer, signal}: Runtime,
-  {filters = [], ...options}: {withEntries?: boolean; filters?: readonly LoadFilter[]} = {},
+  {filters = [], aftermath, ...options}: LoadOptions = {},
 ): Promise<Inspection> {
   const totalBytes = openable.backup.sizeBytes;
   if (openable.manifest) observer({type: 'skipped', step: 'authenticate', note: 'authenticated while it is read'});
@@ -331,7 +383,9 @@ export async function load(
   } catch (error) {
     await psql.stop();
     const interrupted = isCommitting ? undefined : interruption(signal);
-    throw interrupted ?? loadError(error, session, isCommitting) ?? dump.translate(error) ?? asBackupError(error);
+    throw (
+      interrupted ?? loadError(error, session, isCommitting, aftermath) ?? dump.translate(error) ?? asBackupError(error)
+    );
   }
   for (const step of ['download', 'load']) observer({type: 'finished', step});
   return inspector.inspection;

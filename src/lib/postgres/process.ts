@@ -125,6 +125,36 @@ export function atEndOfProcess(script: string, args: readonly string[], account?
   };
 }
 
+/** A program that stays and is asked something now and then. It ends when this process does: its input ends then. */
+export interface Companion {
+  /** Writes to its standard input, and gives the next line of its output. Rejects if it has ended. */
+  ask(input: string): Promise<string>;
+  /** Ends it, and waits until it has gone. Never rejects. */
+  stop(): Promise<void>;
+}
+
+/** Starts a program to talk to. */
+export function talkTo(file: string, args: readonly string[], options: StreamOptions): Companion {
+  const child = execa(file, args, {...common(options), stdin: 'pipe', buffer: {stdout: false}});
+  // Writing to one that has just ended is not the failure to report: its end is.
+  child.stdin.on('error', () => undefined);
+  const lines = child.iterable()[Symbol.asyncIterator]();
+  child.catch(() => undefined);
+  return {
+    async ask(input) {
+      child.stdin.write(input);
+      const line = await lines.next();
+      if (!line.done) return String(line.value);
+      await child;
+      throw new Error('it ended without an answer');
+    },
+    async stop() {
+      child.stdin.end();
+      await child.catch(() => undefined);
+    },
+  };
+}
+
 /** A running program at one end of a pipeline. */
 export interface ProcessStream<S> {
   stream: S;

@@ -31,8 +31,9 @@ function connectHint(message: string, connection: Connection): string {
   return pooler ?? 'Is the server running, and may this machine reach it (firewall, allow list, VPN)?';
 }
 
-/** The error for a psql that failed before or during a question. */
-function queryError(error: unknown, session: Session): BackupError {
+/** The error for a psql that failed before or during a question; one of ours is passed on. */
+export function queryError(error: unknown, session: Session): BackupError {
+  if (error instanceof BackupError) return error;
   const failure = processFailure(error);
   const reason = withoutPrefix(failure ? describeFailure(failure) : String(error));
   // psql exits 2 when the connection was refused or lost, 1 or 3 when the server refused a statement.
