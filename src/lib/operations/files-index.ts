@@ -3,12 +3,12 @@
  * object with it, and objects that went missing are noticed. It is no truth of its own: every object carries its name in
  * its metadata, and what the index lacks is read from there.
  */
-import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {z} from 'zod';
 import {integrityError} from '../encrypt/frame-check.ts';
 import {allKeys} from '../encrypt/keys.ts';
-import {open, seal} from '../encrypt/seal.ts';
+import {open} from '../encrypt/seal.ts';
+import {sealWhole} from '../encrypt/seal-whole.ts';
 import {BackupError, interruption} from '../errors.ts';
 import type {FileFacts} from '../files/metadata.ts';
 import type {ObjectStore} from '../upload/store.ts';
@@ -91,13 +91,6 @@ export async function writeIndex(
 ): Promise<void> {
   const context = contextOf(directory);
   const lines = [...entries].map(([key, facts]) => `${JSON.stringify({key, ...facts})}\n`);
-  const sealed: Buffer[] = [];
-  await pipeline(
-    Readable.from(lines.map((line) => Buffer.from(line))),
-    seal(encryption.current, context),
-    async (body) => {
-      for await (const chunk of body as AsyncIterable<Buffer>) sealed.push(chunk);
-    },
-  );
-  await store.replace(context.objectKey, Buffer.concat(sealed), 'application/octet-stream');
+  const sealed = sealWhole(Buffer.from(lines.join('')), encryption.current, context);
+  await store.replace(context.objectKey, sealed, 'application/octet-stream');
 }

@@ -287,7 +287,7 @@ class Migration {
   async #migrate(file: FoundFile, onBytes: (total: number) => void): Promise<MigratedFile> {
     const key = this.#keyOf(file);
     requireUsable(this.#nameOf(file), key);
-    const local = await LocalFile.open(path.join(this.#root, file.path));
+    const local = LocalFile.open(path.join(this.#root, file.path));
     try {
       const result = {...resultOf({...file, sizeBytes: local.sizeBytes}, 'uploaded'), key};
       const object = this.#existing.has(key) ? await describeFile(this.#store, key, this.#keys.all) : undefined;
@@ -303,7 +303,7 @@ class Migration {
       }
       if (this.#settings.dryRun) {
         // What cannot be read is found out.
-        await local.readAt(0, 1);
+        await local.requireReadable();
         return {...result, isDeleted: this.#settings.deleteLocal};
       }
       const facts = await uploadFile(local, {
@@ -320,7 +320,7 @@ class Migration {
       this.#learned.set(key, facts);
       return {...result, isDeleted: await this.#deleteIfStored(key, facts, local)};
     } finally {
-      await local.close();
+      local.close();
     }
   }
 

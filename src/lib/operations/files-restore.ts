@@ -191,12 +191,12 @@ class FilesRestore {
   async #isSame(object: FileObject, place: string, existing: Stats): Promise<boolean> {
     const {facts, keys} = object;
     if (!existing.isFile() || (facts && facts.sizeBytes !== existing.size)) return false;
-    const local = await LocalFile.open(place);
+    const local = LocalFile.open(place);
     try {
       if (facts && keys) return (await local.digest(keys.digests)) === facts.digest;
       return await holdsSame(this.#store, object, local, this.#keys, this.#runtime.signal);
     } finally {
-      await local.close();
+      local.close();
     }
   }
 

@@ -4,6 +4,7 @@ import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import type {EncryptionKey} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
+import {sealWhole} from '../encrypt/seal-whole.ts';
 import {BackupError, interruption} from '../errors.ts';
 import {contentTypeOf} from '../files/content-type.ts';
 import type {LocalFile} from '../files/local-file.ts';
@@ -67,7 +68,7 @@ export async function uploadFile(local: LocalFile, target: UploadTarget): Promis
 async function readWhole(local: LocalFile): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of local.read()) chunks.push(chunk);
-  return Buffer.concat(chunks);
+  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
 }
 
 async function storeSmall(
@@ -76,15 +77,12 @@ async function storeSmall(
   key: EncryptionKey,
   {store, key: objectKey, replaces, signal, onBytes}: UploadTarget,
 ): Promise<void> {
-  const sealed: Buffer[] = [];
-  await pipeline(Readable.from([content]), seal(key, fileContext(objectKey)), async (body) => {
-    for await (const chunk of body as AsyncIterable<Buffer>) sealed.push(chunk);
-  });
   const interrupted = interruption(signal);
   if (interrupted) throw interrupted;
+  const sealed = sealWhole(content, key, fileContext(objectKey));
   const options = {contentType: 'application/octet-stream', metadata};
-  if (replaces) await store.replace(objectKey, Buffer.concat(sealed), options);
-  else await store.create(objectKey, Buffer.concat(sealed), options);
+  if (replaces) await store.replace(objectKey, sealed, options);
+  else await store.create(objectKey, sealed, options);
   onBytes(content.length);
 }
 
