@@ -73,8 +73,25 @@ export function rotateSummary(result: RotateResult): string {
     chalk.bold(
       `${formatCount(ready)} of ${formatCount(rotations.length)} backups ${dryRun ? 'would open' : 'open'} with key ${keyFingerprint}`,
     ),
+    ...filesText(result),
     ...previousKeysText(result),
   ].join('\n');
+}
+
+function filesText({files, dryRun, keyFingerprint}: RotateResult): string[] {
+  if (!files) return [];
+  const {current, rotated, needed, failed} = files;
+  const total = current + rotated + needed + failed.length;
+  if (total === 0) return [];
+  return [
+    ...failed.map(
+      ({key, note}) => `${outcomes.failed[dryRun ? 1 : 0].padEnd(12)}  ${printable(`${key}  ${note ?? ''}`)}`,
+    ),
+    chalk.bold(
+      `${formatCount(current + rotated)} of ${formatCount(total)} files ${dryRun ? 'would open' : 'open'} with it` +
+        `${rotated > 0 ? `, ${formatCount(rotated)} of them sealed anew` : ''} (${keyFingerprint})`,
+    ),
+  ];
 }
 
 function previousKeysText({previousFingerprints, keepPreviousBecause: reasons}: RotateResult): string[] {

@@ -2,7 +2,6 @@ import {stat} from 'node:fs/promises';
 import path from 'node:path';
 import pMap from 'p-map';
 import {staleUploadMs} from '../catalog/health.ts';
-import type {KeySettings, StoreSettings} from '../config.ts';
 import {keyring} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, type ErrorCode, interruption, messageOf} from '../errors.ts';
 import {
@@ -20,14 +19,13 @@ import {type FoundFile, type FoundOther, walk} from '../files/walk.ts';
 import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
+import type {FilesSettings} from './files-each.ts';
 import {readIndex, writeIndex} from './files-index.ts';
 import {describeFile, type FileObject, type FilesKeyring, filesKeyring, holdsSame} from './files-objects.ts';
 import {requireStored, smallBytes, uploadFile} from './files-upload.ts';
 import type {Runtime} from './runtime.ts';
 
-export interface MigrateSettings {
-  store: StoreSettings;
-  keys: KeySettings;
+export interface MigrateSettings extends FilesSettings {
   directory: string;
   /** Say what would be done, and do nothing. */
   dryRun: boolean;
@@ -37,8 +35,6 @@ export interface MigrateSettings {
   overwrite: boolean;
   /** Keys say nothing of the path. */
   hideNames: boolean;
-  /** Files under way at once. */
-  concurrency: number;
   include: readonly string[];
   exclude: readonly string[];
 }

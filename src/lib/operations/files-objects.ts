@@ -1,6 +1,8 @@
 /** The objects of files: what each is, how it is opened, and whether it holds what a local file holds. */
+import {createHmac} from 'node:crypto';
 import type {Readable, Transform} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
+import {integrityError} from '../encrypt/frame-check.ts';
 import {allKeys, derivedKey, type EncryptionKey, type Keyring} from '../encrypt/keys.ts';
 import {authenticateLegacy, openLegacy} from '../encrypt/legacy.ts';
 import {magic} from '../encrypt/message-header.ts';
@@ -103,6 +105,44 @@ export async function openFile(
     ? openLegacy(await authenticateLegacy(store.get(key, {signal}), keys, key), key)
     : open(keys, fileContext(key));
   return {stages: [store.get(key, {signal}), opened], isLegacy};
+}
+
+/**
+ * Opens an object to its end and holds the content to what the object's metadata say, if there are any.
+ * @param take is given the content; nothing of it may take effect before this has ended well
+ * @returns bytes of the content
+ * @throws BackupError of the store, or DECRYPTION_FAILED also when it is another content than the metadata say
+ */
+export async function readContent(
+  store: ObjectStore,
+  object: FileObject,
+  keyring: FilesKeyring,
+  signal: AbortSignal | undefined,
+  take: (chunk: Buffer) => Promise<void> | void = () => undefined,
+): Promise<number> {
+  const {key, facts, keys} = object;
+  const hash = keys && createHmac('sha256', keys.digests);
+  let bytes = 0;
+  try {
+    const {stages} = await openFile(store, object, keyring, signal);
+    await pipeline(
+      ...stages,
+      async (content: AsyncIterable<Buffer>) => {
+        for await (const chunk of content) {
+          hash?.update(chunk);
+          bytes += chunk.length;
+          await take(chunk);
+        }
+      },
+      signal ? {signal} : {},
+    );
+  } catch (error) {
+    throw interruption(signal) ?? error;
+  }
+  if (facts && (facts.sizeBytes !== bytes || hash?.digest('hex') !== facts.digest)) {
+    throw integrityError(key, 'its content is another than its metadata say: an older object, or older metadata');
+  }
+  return bytes;
 }
 
 export function fileContext(objectKey: string) {

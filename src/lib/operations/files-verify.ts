@@ -1,26 +1,17 @@
-import {pipeline} from 'node:stream/promises';
-import pMap from 'p-map';
 import {timestampOf} from '../catalog/key-names.ts';
 import {sealDocument} from '../catalog/manifest.ts';
-import type {KeySettings, StoreSettings} from '../config.ts';
 import {derivedKey, keyring} from '../encrypt/keys.ts';
 import {asBackupError, type ErrorCode, interruption} from '../errors.ts';
 import {namePrefixOf} from '../files/file-names.ts';
 import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {type FoundFiles, type ListedFile, readFiles} from './files-list.ts';
-import {describeFile, type FilesKeyring, filesKeyring, openFile} from './files-objects.ts';
-import {contentCheck} from './files-restore.ts';
+import {eachFile, type PrefixSettings} from './files-each.ts';
+import {type FoundFiles, readFiles} from './files-list.ts';
+import {type FilesKeyring, filesKeyring, readContent} from './files-objects.ts';
 import type {Runtime} from './runtime.ts';
 
-export interface FilesVerifySettings {
-  store: StoreSettings;
-  keys: KeySettings;
-  /** Of names: `uploads/2024/`. */
-  prefix?: string | undefined;
-  concurrency: number;
-}
+export type FilesVerifySettings = PrefixSettings;
 
 export interface FileFinding {
   /** Undefined for a file whose object is gone: only the index knows it. */
@@ -95,49 +86,30 @@ type Checked = Pick<FilesVerifyResult, 'good' | 'unchecked' | 'failed' | 'bytes'
 
 async function checkFiles(
   store: ObjectStore,
-  {files, index, missing}: FoundFiles,
+  found: FoundFiles,
   keys: FilesKeyring,
   concurrency: number,
-  {observer, signal}: Runtime,
+  runtime: Runtime,
 ): Promise<Checked> {
   const result: Checked = {good: 0, unchecked: 0, failed: 0, bytes: 0, findings: []};
-  const totalBytes = files.reduce((sum, {storedBytes}) => sum + storedBytes, 0);
-  let doneBytes = 0;
-  let items = 0;
-  const checkOne = async ({key, name, storedBytes}: ListedFile) => {
-    if (signal?.aborted) return;
-    try {
-      const object = await describeFile(store, key, keys.all, index);
-      if (!object) throw new Error('the object is gone');
-      const {stages} = await openFile(store, object, keys, signal);
-      const check = contentCheck(object);
-      await pipeline(
-        ...stages,
-        async (content: AsyncIterable<Buffer>) => {
-          for await (const chunk of content) check.write(chunk);
-        },
-        signal ? {signal} : {},
-      );
-      result.bytes += check.end();
-      if (object.problem !== undefined) {
-        result.failed += 1;
-        result.findings.push({key, name, code: 'MANIFEST_INVALID', reason: object.problem});
-      } else if (object.facts) result.good += 1;
-      else result.unchecked += 1;
-    } catch (error) {
-      if (signal?.aborted) return;
-      const {code, reason, message} = asBackupError(error);
-      result.failed += 1;
-      result.findings.push({key, name, code, reason: reason ?? message});
-    }
-    doneBytes += storedBytes;
-    items += 1;
-    observer({type: 'progress', step: 'files', bytes: doneBytes, totalBytes, items, totalItems: files.length});
-  };
-  await pMap(files, checkOne, {concurrency});
-  for (const {name} of missing) {
+  const fail = (finding: FileFinding) => {
     result.failed += 1;
-    result.findings.push({key: undefined, name, code: 'OBJECT_NOT_FOUND', reason: 'the index names it; it is gone'});
+    result.findings.push(finding);
+  };
+  await eachFile(
+    {store, keys, ...found, concurrency, step: 'files'},
+    runtime,
+    async (object, {key, name}) => {
+      result.bytes += await readContent(store, object, keys, runtime.signal);
+      const {problem, facts} = object;
+      if (problem !== undefined) fail({key, name, code: 'MANIFEST_INVALID', reason: problem});
+      else if (facts) result.good += 1;
+      else result.unchecked += 1;
+    },
+    ({key, name}, {code, reason, message}) => fail({key, name, code, reason: reason ?? message}),
+  );
+  for (const {name} of found.missing) {
+    fail({key: undefined, name, code: 'OBJECT_NOT_FOUND', reason: 'the index names it; it is gone'});
   }
   return result;
 }

@@ -28,6 +28,8 @@ import {
   readObjectHeader,
   verificationSealingKey,
 } from './catalog.ts';
+import {filesKeyring} from './files-objects.ts';
+import {type FileRotation, rotateFiles} from './files-rotate.ts';
 import {checkOpenable, keptKeys} from './open-backup.ts';
 import {resealedKey, resealLegacy} from './reseal-legacy.ts';
 import type {Runtime} from './runtime.ts';
@@ -39,6 +41,8 @@ export interface RotateSettings {
   dryRun: boolean;
   /** Also download, seal and upload backups of the older form, which have no data key to wrap. */
   resealLegacy: boolean;
+  /** Also download, seal and upload the files of the files bucket that hang on a previous key. */
+  files: boolean;
 }
 
 /** What became of a backup, or would become. */
@@ -62,6 +66,16 @@ export interface Rotation {
   note: string | undefined;
 }
 
+export interface FileRotations {
+  /** The current key alone opens them. */
+  current: number;
+  /** Sealed anew by this run, or would be. */
+  rotated: number;
+  /** They hang on previous keys. */
+  needed: number;
+  failed: FileRotation[];
+}
+
 export interface RotateResult {
   dryRun: boolean;
   /** Of the current key. */
@@ -69,6 +83,8 @@ export interface RotateResult {
   /** Of the previous keys. */
   previousFingerprints: string[];
   rotations: Rotation[];
+  /** Files that hang, or hung, on a previous key; undefined when the files bucket could not be looked at. */
+  files: FileRotations | undefined;
   /** Why previous keys are still needed; empty when they may be destroyed. */
   keepPreviousBecause: string[];
 }
@@ -77,6 +93,7 @@ export const rotateSteps: readonly Step[] = [
   {id: 'catalog', title: 'Read the catalog'},
   {id: 'rotate', title: 'Wrap data keys under the current key'},
   {id: 'reseal', title: 'Seal backups of the older form anew'},
+  {id: 'files', title: 'Look at the files bucket'},
 ];
 
 /** Backups rotated at the same time. */
@@ -103,7 +120,7 @@ export async function rotateKeys(settings: RotateSettings, runtime: Runtime): Pr
 async function rotateIn(
   stores: Stores,
   keys: Keyring,
-  {dryRun, resealLegacy: withLegacy}: RotateSettings,
+  {dryRun, resealLegacy: withLegacy, files: withFiles}: RotateSettings,
   runtime: Runtime,
 ): Promise<RotateResult> {
   const {observer, signal} = runtime;
@@ -146,12 +163,19 @@ async function rotateIn(
     observer({type: 'skipped', step: 'reseal', note: legacy.length === 0 ? 'there are none' : 'not asked for'});
     for (const {key} of legacy) rotations.push({key, outcome: 'legacy', note: 'it has no data key to wrap'});
   }
+  const files = await asStep(
+    observer,
+    'files',
+    () => filesIn(stores, keys, withFiles ? (dryRun ? 'plan' : 'reseal') : 'look', runtime),
+    ({note}) => note,
+  );
   return {
     dryRun,
     keyFingerprint: keys.current.fingerprint,
     previousFingerprints: keys.previous.map(({fingerprint}) => fingerprint),
     rotations,
-    keepPreviousBecause: await reasonsToKeep(rotations, stores, dryRun),
+    files: files.rotations,
+    keepPreviousBecause: [...reasonsToKeep(rotations, dryRun), ...files.reasons],
   };
 }
 
@@ -274,7 +298,7 @@ async function outdatedVerification(store: ObjectStore, key: string, keys: Keyri
   return Buffer.from(sealDocument(reading.json, verificationSealingKey(keys.current)));
 }
 
-async function reasonsToKeep(rotations: readonly Rotation[], stores: Stores, dryRun: boolean): Promise<string[]> {
+function reasonsToKeep(rotations: readonly Rotation[], dryRun: boolean): string[] {
   const count = (...outcomes: RotationOutcome[]) => rotations.filter(({outcome}) => outcomes.includes(outcome)).length;
   const pending = dryRun ? count('rotated', 'resealed') : 0;
   return [
@@ -282,29 +306,58 @@ async function reasonsToKeep(rotations: readonly Rotation[], stores: Stores, dry
     count('failed') > 0 ? `${count('failed')} backups could not be rotated` : '',
     count('legacy') > 0 ? `${count('legacy')} backups of the older form do not say which key opens them` : '',
     count('left') > 0 ? `${count('left')} incomplete or damaged backups were left as they are` : '',
-    await filesReason(stores),
   ].filter(Boolean);
 }
 
-/** Files that were moved to the files bucket are sealed, too, and not rotated. */
-async function filesReason({files}: Stores): Promise<string> {
+/** Looks at the files bucket or seals its files anew; a bucket that is not there holds none. */
+async function filesIn(
+  {files: store}: Stores,
+  keys: Keyring,
+  mode: 'look' | 'plan' | 'reseal',
+  runtime: Runtime,
+): Promise<{rotations: FileRotations | undefined; note: string; reasons: string[]}> {
   try {
-    for await (const {key} of files.list('')) return `${files.description} holds files (${key}), which are not rotated`;
-    return '';
+    const {files, outdatedIndexes} = await rotateFiles(store, filesKeyring(keys), mode, runtime);
+    const count = (outcome: FileRotation['outcome']) => files.filter((file) => file.outcome === outcome).length;
+    const failed = files.filter(({outcome}) => outcome === 'failed');
+    const rotations = {current: count('unchanged'), rotated: count('rotated'), needed: count('needed'), failed};
+    const {rotated, needed} = rotations;
+    const reasons = [
+      needed > 0 ? `${needed} files in ${store.description} need them (keys rotate --files seals them anew)` : '',
+      mode === 'plan' && rotated > 0 ? `${rotated} files are not sealed anew yet (--dry-run)` : '',
+      failed.length > 0
+        ? `${failed.length} files ${mode === 'look' ? 'could not be looked at' : 'could not be sealed anew'}`
+        : '',
+      outdatedIndexes > 0 && needed + rotated + failed.length === 0
+        ? `${outdatedIndexes} indexes of hidden names need them (keys rotate --files)`
+        : '',
+    ].filter(Boolean);
+    const note = mode === 'reseal' ? `${rotated} of ${files.length} files sealed anew` : `${files.length} files`;
+    return {rotations, note, reasons};
   } catch (error) {
+    throwInterruption(error, runtime.signal);
     const reason = (error instanceof BackupError && error.reason) || messageOf(error);
-    return reason.includes('NoSuchBucket') ? '' : `${files.description} could not be looked at: ${reason}`;
+    if (reason.includes('NoSuchBucket')) {
+      return {rotations: {current: 0, rotated: 0, needed: 0, failed: []}, note: 'no files bucket', reasons: []};
+    }
+    const what = `${store.description} could not be looked at: ${reason}`;
+    return {rotations: undefined, note: what, reasons: [what]};
   }
 }
 
 /**
- * Makes an error of backups that could not be rotated.
+ * Makes an error of backups and files that could not be rotated.
  * @throws BackupError ROTATION_INCOMPLETE
  */
-export function requireRotated({rotations}: RotateResult): void {
-  const failed = rotations.filter(({outcome}) => outcome === 'failed');
+export function requireRotated({rotations, files}: RotateResult): void {
+  const failed = [...rotations.filter(({outcome}) => outcome === 'failed'), ...(files?.failed ?? [])];
   if (failed.length === 0) return;
-  throw new BackupError(`${failed.length} backups could not be rotated`, {
+  const inFiles = files?.failed.length ?? 0;
+  const what = [
+    failed.length > inFiles ? `${failed.length - inFiles} backups` : '',
+    inFiles > 0 ? `${inFiles} files` : '',
+  ].filter(Boolean);
+  throw new BackupError(`${what.join(' and ')} could not be rotated`, {
     code: 'ROTATION_INCOMPLETE',
     kind: 'integrity',
     reason: failed.map(({key, note}) => `${key}: ${note}`).join('\n'),

@@ -16,6 +16,7 @@ import {Upload} from '@aws-sdk/lib-storage';
 import {BackupError, interruption} from '../errors.ts';
 import type {Secret} from '../secret.ts';
 import {mostParts, uploadConcurrency} from './part-size.ts';
+import {plainRequests} from './plain-request.ts';
 import {isNotFound, isNotImplemented, isPreconditionFailed, isTransient, storageError} from './s3-errors.ts';
 import {
   type GetOptions,
@@ -54,6 +55,8 @@ export function s3Client(settings: S3Settings): S3Client {
     // Corrected in signatures alone, a wrong clock would go unnoticed: into names of backups, ages and retention. So the
     // store refuses it (RequestTimeTooSkewed).
     disableClockSkewCorrection: true,
+    // The SDK would open a connection of its own for every part, only to be told that it may send.
+    expectContinueHeader: false,
     // R2 and older servers have refused the SDK's default CRC32 checksums.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
@@ -65,12 +68,14 @@ export class S3Store implements ObjectStore {
   readonly description: string;
   readonly #client: S3Client;
   readonly #bucket: string;
+  readonly #request: ReturnType<typeof plainRequests>;
   /** False when the store has said that it knows none (OpenStack Swift): then it is not asked again. */
   #hasConditionalWrites = true;
 
   constructor(client: S3Client, bucket: string, description: string) {
     this.#client = client;
     this.#bucket = bucket;
+    this.#request = plainRequests(client, bucket);
     this.description = description;
   }
 
@@ -196,6 +201,19 @@ export class S3Store implements ObjectStore {
 
   async #putSmall(key: string, body: Buffer, options: string | SmallPutOptions, ifNoneMatch?: '*'): Promise<void> {
     const {contentType = 'application/json', metadata} = typeof options === 'string' ? {contentType: options} : options;
+    const plain = await this.#request({
+      method: 'PUT',
+      key,
+      headers: {
+        'content-type': contentType,
+        ...Object.fromEntries(
+          Object.entries(metadata ?? {}).map(([name, value]) => [`${metadataPrefix}${name}`, value]),
+        ),
+        ...(ifNoneMatch ? {'if-none-match': ifNoneMatch} : {}),
+      },
+      body,
+    });
+    if (plain?.status === 200) return;
     await this.#client.send(
       new PutObjectCommand({
         Bucket: this.#bucket,
@@ -209,6 +227,9 @@ export class S3Store implements ObjectStore {
   }
 
   async head(key: string): Promise<ObjectInfo | undefined> {
+    const plain = await this.#request({method: 'HEAD', key});
+    if (plain?.status === 404) return undefined;
+    if (plain?.status === 200) return {key, ...headOf(plain.headers)};
     try {
       const answer = await this.#client.send(new HeadObjectCommand({Bucket: this.#bucket, Key: key}));
       return {
@@ -376,6 +397,17 @@ export class S3Store implements ObjectStore {
       throw storageError(doing, error);
     }
   }
+}
+
+const metadataPrefix = 'x-amz-meta-';
+
+function headOf(headers: Readonly<Record<string, string>>): Omit<ObjectInfo, 'key'> {
+  const metadata = Object.entries(headers).filter(([name]) => name.startsWith(metadataPrefix));
+  return {
+    sizeBytes: Number(headers['content-length'] ?? 0),
+    modifiedAt: new Date(headers['last-modified'] ?? 0),
+    metadata: Object.fromEntries(metadata.map(([name, value]) => [name.slice(metadataPrefix.length), value])),
+  };
 }
 
 /** XML cannot hold every character that a key can (newlines, control characters): a listing is asked for in URL encoding. */
