@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: backup and restore next to the pipelines that one would write by hand, in one run and in turn; memory;
- * compression levels; and the project's targets with their figures. docs/PERFORMANCE.md says how to read it.
+ * `npm run bench`: backup and restore next to the pipelines that one would write by hand, and files next to rclone, in one run
+ * and in turn; memory; compression levels; and the project's targets with their figures. docs/PERFORMANCE.md says how to read it.
  */
 import {readFileSync} from 'node:fs';
 import os from 'node:os';
@@ -18,6 +18,7 @@ import {
   restoreContender,
   restoreContenders,
 } from './bench/contenders.ts';
+import {benchFiles} from './bench/files.ts';
 import {type BenchOptions, readOptions, usage} from './bench/options.ts';
 import {codecTable, type MemoryFigure, memoryTable, type Target, targetsTable, timesTable} from './bench/report.ts';
 import {measureInTurn, median, medianRatio, peakMemory} from './bench/rounds.ts';
@@ -28,11 +29,19 @@ const helpRuns = 10;
 
 await runScript(async (script) => {
   const options = readOptions(process.argv.slice(2));
-  if (options === 'help') console.log(usage);
-  else await bench(options, script);
+  if (options === 'help') {
+    console.log(usage);
+    return;
+  }
+  const targets = [
+    ...(options.only === 'files' ? [] : await benchDatabase(options, script)),
+    ...(options.only === 'database' ? [] : await benchFiles(options, script)),
+  ];
+  section('Targets', targetsTable(targets));
+  if (!options.large) console.log('Memory with a larger database and more files: not measured (--large).');
 });
 
-async function bench(options: BenchOptions, script: Script): Promise<void> {
+async function benchDatabase(options: BenchOptions, script: Script): Promise<Target[]> {
   await ensurePrograms(['age', 'pigz', 'zstd']);
   const {postgres, objects, stop} = await startServers();
   script.defer(stop);
@@ -71,7 +80,7 @@ async function bench(options: BenchOptions, script: Script): Promise<void> {
     atMost,
     unit: '',
   });
-  const targets: Target[] = [
+  return [
     ratio('zstd / (pg_dump | zstd -1 | age)', 'zstd', 'zstd-age', 1),
     ratio('zstd / (pg_dump >/dev/null)', 'zstd', 'null', 1.4),
     ratio('gzip / (pg_dump | pigz | age)', 'gzip', 'pigz-age', 0.8),
@@ -89,8 +98,6 @@ async function bench(options: BenchOptions, script: Script): Promise<void> {
     ]),
     {what: `loma-backup --help, median of ${helpRuns}`, figure: help, atMost: 0.25, unit: 's'},
   ];
-  section('Targets', targetsTable(targets));
-  if (!options.large) console.log('Memory of a dump four times as large: not measured (--large).');
 }
 
 async function measureMemory(place: Workbench, cliOf: LomaBackup): Promise<MemoryFigure[]> {

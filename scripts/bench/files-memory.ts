@@ -1,53 +1,53 @@
-/**
- * `node scripts/bench/files-memory.ts`: the memory of `files migrate`, `verify` and `restore` with one file of 5 GB and with
- * 10,000 small files, in a directory store. A smaller try: `LARGE_MB=50 SMALL=100 node scripts/bench/files-memory.ts`.
- */
+/** The memory of `files migrate`, `verify` and `restore` with one file of 5 GB and with 10,000 small ones, in a directory store. */
 import {randomBytes} from 'node:crypto';
 import {mkdir, open, rm, writeFile} from 'node:fs/promises';
 import {ServerDirectory} from '../../test/support/server-directory.ts';
 import {cli, environmentWith, newKey} from '../shared/cli.ts';
-import {run, runScript} from '../shared/script.ts';
+import {run, type Script} from '../shared/script.ts';
 import {textTable} from '../shared/table.ts';
-import {watchMemory} from './memory.ts';
+import type {Target} from './report.ts';
+import {measureResources} from './rounds.ts';
 
-const largeMb = Number(process.env.LARGE_MB ?? 5000);
-const smallCount = Number(process.env.SMALL ?? 10_000);
+const largeMb = 5000;
+const smallCount = 10_000;
 
-await runScript(async ({defer, signal}) => {
+export async function measureFilesMemory({defer, signal}: Script): Promise<Target[]> {
   const directory = await ServerDirectory.create('bench-files-memory');
   defer(() => directory.remove());
   const env = environmentWith({PHI_ENCRYPTION_KEY: newKey(), LOMA_BACKUP_STORE: `file://${directory.path}/store`});
   await mkdir(`${directory.path}/store`);
+  const targets: Target[] = [];
   const rows: string[][] = [];
   for (const load of ['large', 'small']) {
     const uploads = `${directory.path}/${load}`;
     await mkdir(uploads);
     await (load === 'large' ? fillLarge(`${uploads}/scan.bin`) : fillSmall(uploads));
-    const prefix = `${load}/`;
+    const of = load === 'large' ? `1 file of ${largeMb} MB` : `${smallCount} files of 1 kB`;
     for (const args of [
       ['migrate', uploads],
-      ['verify', prefix],
-      ['restore', prefix, '--to', `${directory.path}/restored`],
+      ['verify', `${load}/`],
+      ['restore', `${load}/`, '--to', `${directory.path}/restored`],
     ]) {
+      const title = `files ${args[0]}`;
       const start = performance.now();
-      let watch: ReturnType<typeof watchMemory> | undefined;
-      await run(cli.file, [cli.script, 'files', ...args], {
-        env,
-        signal,
-        output: 'quiet',
-        onStart: (pid) => {
-          watch = watchMemory(pid);
-        },
+      const {peakBytes} = await measureResources({
+        id: title,
+        title,
+        work: (onStart) =>
+          run(cli.file, [cli.script, 'files', ...args], {env, signal, output: 'quiet', ...(onStart ? {onStart} : {})}),
       });
-      const what = load === 'large' ? `1 file of ${largeMb} MB` : `${smallCount} files of 1 kB`;
       const seconds = (performance.now() - start) / 1000;
-      rows.push([`files ${args[0]}`, what, seconds.toFixed(1), ((watch?.stop() ?? 0) / 1e6).toFixed(0)]);
+      rows.push([title, of, seconds.toFixed(1), (peakBytes / 1e6).toFixed(0)]);
+      targets.push({what: `memory: ${title}, ${of}`, figure: peakBytes / 1e6, atMost: 300, unit: 'MB'});
     }
     await rm(uploads, {recursive: true});
     await rm(`${directory.path}/restored`, {recursive: true});
   }
-  console.log(textTable(['What', 'Of', 'Seconds', 'Peak MB (PSS)'], rows));
-});
+  console.log(
+    `\nFiles in a directory store: peak memory (PSS)\n\n${textTable(['What', 'Of', 'Seconds', 'Peak MB'], rows)}`,
+  );
+  return targets;
+}
 
 async function fillLarge(file: string): Promise<void> {
   const handle = await open(file, 'w');

@@ -1,6 +1,6 @@
 /**
- * `node scripts/bench/files.ts [rounds]`: `files migrate` next to `rclone copy` to a crypt remote, in turn, on the same throw-away S3
- * server: many small files, and a few large ones; and the memory of each.
+ * `files migrate` next to `rclone copy` to a crypt remote, in turn, on the same throw-away S3 server: many small files, and a
+ * few large ones; and the memory and the processor time of each.
  */
 import {randomBytes} from 'node:crypto';
 import {mkdir, rm, writeFile} from 'node:fs/promises';
@@ -9,10 +9,13 @@ import {createBucket, startObjectServer} from '../../test/support/object-server.
 import {ensurePrograms} from '../../test/support/packages.ts';
 import {ServerDirectory} from '../../test/support/server-directory.ts';
 import {cli, environmentWith, newKey, objectSettings} from '../shared/cli.ts';
-import {run, runScript, type Script} from '../shared/script.ts';
+import {run, type Script} from '../shared/script.ts';
+import {textTable} from '../shared/table.ts';
 import type {Contender} from './contenders.ts';
-import {type MemoryFigure, memoryTable, timesTable} from './report.ts';
-import {measureInTurn, peakMemory} from './rounds.ts';
+import {measureFilesMemory} from './files-memory.ts';
+import type {BenchOptions} from './options.ts';
+import {type Target, timesTable} from './report.ts';
+import {measureInTurn, measureResources, medianRatio} from './rounds.ts';
 
 interface Load {
   title: string;
@@ -20,38 +23,53 @@ interface Load {
   bytes: number;
 }
 
-/** A smaller try: `SMALL=200 LARGE_MB=25 node scripts/bench/files.ts`. */
-const loads: readonly Load[] = [
-  {title: 'small', count: Number(process.env.SMALL ?? 2000), bytes: 50_000},
-  {title: 'large', count: 4, bytes: Number(process.env.LARGE_MB ?? 250) * 1e6},
-];
+const mostMegabytes = 300;
 
-await runScript(async (script) => {
-  const rounds = Number(process.argv[2] ?? 1);
+export async function benchFiles({files, rounds, large}: BenchOptions, script: Script): Promise<Target[]> {
   await ensurePrograms(['rclone']);
   const server = await startObjectServer();
   script.defer(() => server.stop());
   const directory = await ServerDirectory.create('bench-files');
   script.defer(() => directory.remove());
-  const memory: MemoryFigure[] = [];
+  const loads: readonly Load[] = [
+    {title: `${files} files of 50 kB`, count: files, bytes: 50_000},
+    {title: `4 files of ${files / 8} MB`, count: 4, bytes: (files / 8) * 1e6},
+  ];
+  const targets: Target[] = [];
+  const resources: string[][] = [];
   for (const load of loads) {
-    const folder = `${directory.path}/${load.title}/uploads`;
+    const folder = `${directory.path}/${load.count}/uploads`;
     await fill(folder, load);
     const contenders = await contendersOf(folder, server, directory.path, script);
     const times = await measureInTurn(contenders, rounds, (title, seconds) =>
-      process.stderr.write(`${seconds.toFixed(2)} s  ${title}\n`),
+      process.stderr.write(`${seconds.toFixed(2)} s  ${title}, ${load.title}\n`),
     );
-    const total = load.count * load.bytes;
-    console.log(`\n${load.count} files of ${load.bytes / 1e6} MB\n`);
-    console.log(timesTable(contenders, times, 'rclone', total));
+    console.log(`\nFiles into a local S3 server, ${load.title}: wall time\n`);
+    console.log(timesTable(contenders, times, 'rclone', load.count * load.bytes));
+    targets.push({
+      what: `files migrate / (rclone copy, crypt), ${load.title}`,
+      figure: medianRatio(times, 'loma', 'rclone'),
+      atMost: 1,
+      unit: '',
+    });
     for (const contender of contenders) {
-      const peakBytes = await peakMemory(contender);
-      memory.push({what: `${contender.title}, ${load.title}`, dumpBytes: total, peakBytes});
+      const {peakBytes, cpuSeconds} = await measureResources(contender);
+      resources.push([contender.title, load.title, cpuSeconds.toFixed(1), (peakBytes / 1e6).toFixed(0)]);
+      if (contender.id !== 'loma') continue;
+      targets.push({
+        what: `memory: files migrate, ${load.title}`,
+        figure: peakBytes / 1e6,
+        atMost: mostMegabytes,
+        unit: 'MB',
+      });
     }
     await rm(folder, {recursive: true});
   }
-  console.log(`\nPeak memory (PSS), looked at every 50 ms, in runs of their own\n\n${memoryTable(memory)}`);
-});
+  console.log('\nProcessor time and peak memory (PSS), looked at every 50 ms, in runs of their own\n');
+  console.log(textTable(['What', 'Of', 'CPU s', 'Peak MB'], resources));
+  if (large) targets.push(...(await measureFilesMemory(script)));
+  return targets;
+}
 
 async function fill(folder: string, {count, bytes}: Load): Promise<void> {
   for (let index = 0; index < count; index += 1) {

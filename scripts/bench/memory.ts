@@ -1,24 +1,39 @@
-/** The memory of a process and everything that it started, as Linux counts it. */
+/** Memory and processor time of a process and everything that it started, as Linux counts them. */
 import {readdirSync, readFileSync} from 'node:fs';
 
 const intervalMs = 50;
 
-/** Watches a process tree until `stop`, which gives its peak. */
-export function watchMemory(root: number): {stop(): number} {
-  let peakBytes = 0;
+export interface Resources {
+  peakBytes: number;
+  /** User and system, as of the last look. */
+  cpuSeconds: number;
+}
+
+/** Linux's USER_HZ, in which /proc counts. */
+const ticksPerSecond = 100;
+
+/** Watches a process tree until `stop`. */
+export function watchProcesses(root: number): {stop(): Resources} {
+  const resources: Resources = {peakBytes: 0, cpuSeconds: 0};
   const look = () => {
-    peakBytes = Math.max(peakBytes, treeBytes(root));
+    const tree = treeOf(root);
+    resources.peakBytes = Math.max(resources.peakBytes, sum(tree.map(residentBytes)));
+    resources.cpuSeconds = Math.max(resources.cpuSeconds, sum(tree.map(cpuTicks)) / ticksPerSecond);
   };
   const timer = setInterval(look, intervalMs);
   return {
     stop() {
       clearInterval(timer);
-      return peakBytes;
+      return resources;
     },
   };
 }
 
-function treeBytes(root: number): number {
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function treeOf(root: number): number[] {
   const children = new Map<number, number[]>();
   for (const name of readdirSync('/proc')) {
     const pid = Number(name);
@@ -27,13 +42,23 @@ function treeBytes(root: number): number {
   }
   const tree = [root];
   for (const pid of tree) tree.push(...(children.get(pid) ?? []));
-  return tree.reduce((sum, pid) => sum + residentBytes(pid), 0);
+  return tree;
 }
 
-/** The name in the second field may hold spaces and parentheses: count from its end. */
 function parentOf(pid: number): number | undefined {
+  const parent = statOf(pid)?.[1];
+  return parent === undefined ? undefined : Number(parent);
+}
+
+/** Of the process, and of its children that have ended (proc(5): utime, stime, cutime, cstime). */
+function cpuTicks(pid: number): number {
+  return sum((statOf(pid) ?? []).slice(11, 15).map(Number));
+}
+
+/** From the state on: the name before it may hold spaces and parentheses, so it is counted from its end. */
+function statOf(pid: number): string[] | undefined {
   const text = readProc(pid, 'stat');
-  return text === undefined ? undefined : Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1]);
+  return text?.slice(text.lastIndexOf(')') + 2).split(' ');
 }
 
 /** The proportional set size: pages that processes share are counted once. */

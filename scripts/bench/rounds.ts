@@ -1,6 +1,6 @@
 /** Measuring in turn: every contender once a round, every other round in the opposite order. */
 import type {Contender} from './contenders.ts';
-import {watchMemory} from './memory.ts';
+import {type Resources, watchProcesses} from './memory.ts';
 
 /** Wall time of every round, in seconds, by contender. */
 export type Times = ReadonlyMap<string, readonly number[]>;
@@ -33,19 +33,22 @@ async function timed({before, work, after}: Contender): Promise<number> {
 }
 
 /** A run of its own: looking every 50 ms costs time. */
-export async function peakMemory({before, work, after}: Contender): Promise<number> {
+export async function measureResources({before, work, after}: Contender): Promise<Resources> {
   await before?.();
-  let watch: ReturnType<typeof watchMemory> | undefined;
-  let peakBytes = 0;
+  let watch: ReturnType<typeof watchProcesses> | undefined;
   try {
     await work((pid) => {
-      watch = watchMemory(pid);
+      watch = watchProcesses(pid);
     });
   } finally {
-    peakBytes = watch?.stop() ?? 0;
+    watch?.stop();
     await after?.();
   }
-  return peakBytes;
+  return watch?.stop() ?? {peakBytes: Number.NaN, cpuSeconds: Number.NaN};
+}
+
+export async function peakMemory(contender: Contender): Promise<number> {
+  return (await measureResources(contender)).peakBytes;
 }
 
 export function median(values: readonly number[]): number {
