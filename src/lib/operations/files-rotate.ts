@@ -39,8 +39,9 @@ export interface FilesRotation {
   outdatedIndexes: number;
 }
 
-/** Files looked at or sealed at the same time. */
+/** Files sealed at the same time, and files looked at. */
 const concurrency = 4;
+const lookConcurrency = 16;
 const step = 'files';
 const suffix = '.encrypted';
 
@@ -57,7 +58,7 @@ export async function rotateFiles(
   const found = await readFiles(store, undefined, keys, runtime);
   const rotation = new Rotation(store, keys, mode, runtime.signal);
   const files = await eachFile<FileRotation>(
-    {store, keys, ...found, concurrency, step},
+    {store, keys, ...found, concurrency: mode === 'reseal' ? concurrency : lookConcurrency, step},
     runtime,
     (object, listed) => rotation.rotate(object, listed),
     ({key}, {message, reason}) => ({key, outcome: 'failed', note: [message, reason].filter(Boolean).join(': ')}),
