@@ -147,7 +147,11 @@ describe('a library has one home, where its traps are handled', () => {
   it.each<[string, RegExp, string]>([
     ['execa', /^lib\/postgres\/process\.ts$/, 'a pipeline over child.stdout resolves although the child failed'],
     ['listr2', /^ui\/progress\.ts$/, 'it writes to stdout and exits on Ctrl-C unless it is told not to'],
-    ['@aws-sdk/*', /^lib\/upload\/(s3-store|plain-request)\.ts$/, 'retries, digests and part sizes are set for R2 once'],
+    [
+      '@aws-sdk/*',
+      /^lib\/upload\/(s3-store|plain-request)\.ts$/,
+      'retries, digests and part sizes are set for R2 once',
+    ],
     ['@smithy/*', /^lib\/upload\/(s3-store|plain-request)\.ts$/, "it is the SDK's own"],
     ['@aws-crypto/*', /^lib\/encrypt\//, 'what the library does not check is checked beside it'],
     ['chalk', /^ui\//, 'colour is for people'],
