@@ -89,7 +89,13 @@ test.each([1, 2, 3, 4, 5])('killed at write %i, it leaves every backup openable,
   expect(proxy.faulted.length).toBeGreaterThan(0);
 
   expect(await restorable(place, [key, oldKey])).toEqual(before);
-  const settings = {store: place.settings, keys: keysOf([key, oldKey]), dryRun: false, resealLegacy: true, files: false};
+  const settings = {
+    store: place.settings,
+    keys: keysOf([key, oldKey]),
+    dryRun: false,
+    resealLegacy: true,
+    files: false,
+  };
   expect((await rotateKeys(settings, runtime())).keepPreviousBecause).toEqual([]);
   expect(await restorable(place, [key])).toEqual(before);
   const backups = await list({store: place.settings, optionalKeys: keysOf([key])}, runtime());
