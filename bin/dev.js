@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 // Runs src/ directly, without a build: Node.js strips the types.
-import {execute} from '@oclif/core';
+import {settings} from '@oclif/core';
+import {main} from '../src/main.ts';
 
-await execute({
-  development: true,
-  dir: import.meta.url,
-  loadOptions: {ignoreManifest: true, root: import.meta.dirname},
-});
+process.env.NODE_ENV = 'development';
+settings.debug = true;
+settings.enableAutoTranspile = true;
+await main({root: import.meta.dirname, ignoreManifest: true});

@@ -8,5 +8,7 @@ if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
   );
   process.exit(2);
 }
-const {execute} = await import('@oclif/core');
-await execute({dir: import.meta.url});
+// oclif would load forty files to check the same once more.
+process.env.OCLIF_DISABLE_ENGINE_WARNING = '1';
+const {main} = await import('../dist/main.js');
+await main({root: import.meta.dirname});

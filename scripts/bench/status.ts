@@ -67,7 +67,7 @@ export async function benchStatus(): Promise<void> {
       filesBucket: 'unused',
     };
     const key = keyring(keys.current).current;
-    const stores = openStores(store);
+    const stores = await openStores(store);
     const now = Date.now();
     const body = Buffer.from('x');
     await pMap(

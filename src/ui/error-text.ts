@@ -1,5 +1,6 @@
 import {asBackupError, type BackupError} from '../lib/errors.ts';
-import {printableLines} from './format.ts';
+import {closest} from './did-you-mean.ts';
+import {printable, printableLines} from './format.ts';
 
 /** Anything that was thrown, as `--json` prints it. */
 export interface ErrorDocument {
@@ -14,7 +15,21 @@ function isUsageError(error: unknown): error is Error {
 function factsOf(error: unknown): Pick<BackupError, 'code' | 'exitCode' | 'message' | 'reason' | 'hint'> {
   if (!isUsageError(error)) return asBackupError(error);
   const message = error.message.replace(/\nSee more help with --help$/, '');
-  return {code: 'USAGE', exitCode: 2, message, reason: undefined, hint: 'See what it takes with --help.'};
+  const hint = `${didYouMeanFlag(error)}See what it takes with --help.`;
+  return {code: 'USAGE', exitCode: 2, message, reason: undefined, hint};
+}
+
+/** The parts of oclif's error about flags that it does not know. */
+interface UnknownFlags {
+  flags: string[];
+  parse: {input: {flags: Record<string, unknown>}};
+}
+
+function didYouMeanFlag(error: Error & Partial<UnknownFlags>): string {
+  if (!Array.isArray(error.flags) || !error.parse?.input?.flags) return '';
+  const names = Object.keys(error.parse.input.flags).map((name) => `--${name}`);
+  const meant = error.flags.flatMap((flag) => closest(String(flag).replace(/=.*/s, ''), names) ?? []);
+  return meant.length === 0 ? '' : `Did you mean ${meant.join(' and ')}? `;
 }
 
 function linesOf(text: string): string[] {

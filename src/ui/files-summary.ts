@@ -1,10 +1,9 @@
 /** The results of the operations on files as text for people. Names come from outside: no control character is printed. */
-import chalk from 'chalk';
 import type {ListedFile} from '../lib/operations/files-list.ts';
 import type {MigratedFile, MigrateResult} from '../lib/operations/files-migrate.ts';
 import type {FilesRestoreResult} from '../lib/operations/files-restore.ts';
 import type {FilesVerifyResult} from '../lib/operations/files-verify.ts';
-import {formatBytes, formatCount, formatDuration, formatTime, printable} from './format.ts';
+import {bold, formatBytes, formatCount, formatDuration, formatTime, printable} from './format.ts';
 import {table} from './table.ts';
 
 function files(count: number): string {
@@ -21,7 +20,7 @@ export function migrateSummary(result: MigrateResult): string {
   const shown = result.files.filter(({action}) => dryRun || !['uploaded', 'unchanged'].includes(action));
   return [
     ...shown.map((file) => migratedLine(file, dryRun)),
-    chalk.bold(
+    bold(
       `${files(result.uploaded)} (${formatBytes(result.uploadedBytes)})${would} uploaded to ${printable(result.prefix)}, ` +
         `${formatCount(result.unchanged)} there already, ${files(result.deleted)}${would} deleted here`,
     ),
@@ -81,7 +80,7 @@ export function filesRestoreSummary(result: FilesRestoreResult): string {
       const word = action === 'failed' ? 'FAILED' : action === 'conflict' ? 'CONFLICT' : 'unchecked';
       return line(word, name, reason);
     }),
-    chalk.bold(
+    bold(
       `${files(result.restored)} (${formatBytes(result.restoredBytes)}) restored to ${printable(result.to)}, ` +
         `${formatCount(result.unchanged)} there already`,
     ),
@@ -94,7 +93,7 @@ export function filesRestoreSummary(result: FilesRestoreResult): string {
 export function filesVerifySummary(result: FilesVerifyResult): string {
   return [
     ...result.findings.map(({name, reason}) => line('FAILED', name, reason)),
-    chalk.bold(
+    bold(
       result.failed > 0
         ? `Verification FAILED: ${files(result.failed)}`
         : `${files(result.good + result.unchecked)} opened (${formatBytes(result.bytes)}), nothing wrong`,

@@ -1,3 +1,5 @@
+import {styleText} from 'node:util';
+
 /** Figures for people. Decimal units, as disks and stores count them: 1 MB is 1,000,000 bytes. */
 
 const byteUnits = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
@@ -75,4 +77,9 @@ export function printable(text: string): string {
 /** The same for text that may have several lines. */
 export function printableLines(text: string): string {
   return text.split('\n').map(printable).join('\n');
+}
+
+/** Bold on a terminal; Node.js itself honours NO_COLOR and FORCE_COLOR. */
+export function bold(text: string): string {
+  return styleText('bold', text);
 }

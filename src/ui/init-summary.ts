@@ -1,9 +1,8 @@
 /** The results of the `init` commands as text for people: what was done, what differs, what to do next. */
-import chalk from 'chalk';
 import type {InitResult} from '../lib/operations/init.ts';
 import type {FileState} from '../lib/scaffold/place-files.ts';
 import {credentials, credentialsDirectory, settingsFile} from '../lib/scaffold/systemd-units.ts';
-import {printable} from './format.ts';
+import {bold, printable} from './format.ts';
 
 const done: Readonly<Record<FileState, string>> = {
   created: 'written',
@@ -20,7 +19,7 @@ const planned: Readonly<Record<FileState, string>> = {
 function filesText({directory, dryRun, files}: InitResult): string[] {
   const words = dryRun ? planned : done;
   return [
-    chalk.bold(printable(directory)),
+    bold(printable(directory)),
     ...files.map(({path, state}) => `  ${path}: ${words[state]}`),
     ...files.flatMap(({difference}) =>
       difference === undefined ? [] : ['', ...difference.trimEnd().split('\n').map(printable)],

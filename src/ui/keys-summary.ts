@@ -1,14 +1,13 @@
 /** The results of the `keys` commands as text for people. */
-import chalk from 'chalk';
 import type {GeneratedKey} from '../lib/operations/keys-generate.ts';
 import type {RotateResult, RotationOutcome} from '../lib/operations/keys-rotate.ts';
 import type {KeysInUse} from '../lib/operations/keys-show.ts';
-import {formatCount, printable} from './format.ts';
+import {bold, formatCount, printable} from './format.ts';
 import {table} from './table.ts';
 
 export function generatedKeyText({key, fingerprint}: GeneratedKey): string {
   return [
-    chalk.bold('A new key'),
+    bold('A new key'),
     `  PHI_ENCRYPTION_KEY=${key}`,
     `  Fingerprint: ${fingerprint}`,
     '',
@@ -70,7 +69,7 @@ export function rotateSummary(result: RotateResult): string {
   const ready = rotations.filter(({outcome}) => ['unchanged', 'rotated', 'resealed'].includes(outcome)).length;
   return [
     ...lines,
-    chalk.bold(
+    bold(
       `${formatCount(ready)} of ${formatCount(rotations.length)} backups ${dryRun ? 'would open' : 'open'} with key ${keyFingerprint}`,
     ),
     ...filesText(result),

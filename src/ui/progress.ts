@@ -5,7 +5,7 @@
  * Every step (or group of steps that run at the same time) is a small list of its own, one after another, so that
  * between two of them the terminal is free for a question.
  */
-import {Listr, ListrLogger, type ListrTask, ProcessOutput} from 'listr2';
+import type {ListrTask} from 'listr2';
 import type {Observer, ProgressEvent, Step} from '../lib/observer.ts';
 import {formatBytes, formatDuration, printable} from './format.ts';
 
@@ -168,6 +168,8 @@ export class ProgressView {
   }
 
   async #show(tasks: ListrTask[], group?: string): Promise<void> {
+    // Loaded when there is something to show: most of what a command waits for at its start are libraries.
+    const {Listr, ListrLogger, ProcessOutput} = await import('listr2');
     const logger = new ListrLogger({processOutput: new ProcessOutput(this.#output, this.#output)});
     const children: ListrTask[] =
       group === undefined

@@ -1,5 +1,4 @@
 /** The results of operations as text for people. */
-import chalk from 'chalk';
 import type {Backup} from '../lib/catalog/backups.ts';
 import type {LeftOut} from '../lib/dump/left-out.ts';
 import type {BackupResult} from '../lib/operations/backup.ts';
@@ -8,16 +7,24 @@ import type {PruneResult} from '../lib/operations/prune.ts';
 import type {RestoreResult} from '../lib/operations/restore.ts';
 import type {StatusResult} from '../lib/operations/status.ts';
 import type {VerifyResult} from '../lib/operations/verify.ts';
-import {formatAge, formatBytes, formatCount, formatDuration, formatReduction, formatTime, printable} from './format.ts';
+import {
+  bold,
+  formatAge,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatReduction,
+  formatTime,
+  printable,
+} from './format.ts';
 import {table} from './table.ts';
 
 /** Names and values, one pair a line, the values under each other. */
 function facts(title: string, pairs: [string, string][]): string {
   const width = Math.max(...pairs.map(([name]) => name.length));
-  return [
-    chalk.bold(title),
-    ...pairs.map(([name, value]) => `  ${`${name}:`.padEnd(width + 2)}${printable(value)}`),
-  ].join('\n');
+  return [bold(title), ...pairs.map(([name, value]) => `  ${`${name}:`.padEnd(width + 2)}${printable(value)}`)].join(
+    '\n',
+  );
 }
 
 function plural(count: number, one: string, many = `${one}s`): string {
@@ -67,7 +74,7 @@ export function restoreSummary(result: RestoreResult, more: [string, string][] =
 export function leftOutLines(leftOut: readonly LeftOut[]): string[] {
   if (leftOut.length === 0) return [];
   return [
-    chalk.bold('Not restored'),
+    bold('Not restored'),
     ...leftOut.flatMap(({what, because, sql}) => [
       `  ${printable(what)}: ${printable(because)}`,
       ...(sql === undefined ? [] : [`    ${printable(sql.replaceAll(/\s+/g, ' '))}`]),
@@ -130,7 +137,7 @@ export function pruneSummary(result: PruneResult): string {
   }
   const would = result.dryRun ? ' would be' : '';
   lines.push(
-    chalk.bold(
+    bold(
       `${plural(result.deleted.length, 'backup')}${would} deleted, ${result.decisions.length - result.deleted.length} kept, ` +
         `${plural(result.abortedUploads.length, 'unfinished upload')}${would} aborted`,
     ),
@@ -159,7 +166,7 @@ export function verifySummary(result: VerifyResult): string {
         : 'Nothing failed, but the backup was not restored';
   const recovery = result.recoveryMs === undefined ? '' : `, recovery time ${formatDuration(result.recoveryMs)}`;
   return [
-    chalk.bold(verdict),
+    bold(verdict),
     ...steps,
     `Total ${result.total}, passed ${result.passed}, failed ${result.failed}, skipped ${result.skipped}, in ${formatDuration(result.durationMs)}${recovery}`,
   ].join('\n');

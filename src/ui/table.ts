@@ -1,4 +1,4 @@
-import chalk from 'chalk';
+import {bold} from './format.ts';
 
 /**
  * A table of plain columns. When the terminal is too narrow for a row, the last column goes to a line of its own, so that
@@ -12,5 +12,5 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
     if (!isNarrow) return cells.join('  ').trimEnd();
     return `${cells.slice(0, -1).join('  ').trimEnd()}\n  ${row.at(-1)}`;
   };
-  return [chalk.bold(line(head)), ...rows.map(line)].join('\n');
+  return [bold(line(head)), ...rows.map(line)].join('\n');
 }

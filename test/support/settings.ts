@@ -79,8 +79,8 @@ export async function testStore(kind: StoreKind, server: ObjectHandle = servers(
   return testStoreOf(settings, path.join(folder, 'backups'), () => rm(folder, {recursive: true, force: true}));
 }
 
-function testStoreOf(settings: StoreSettings, folder: string, remove: () => Promise<void>): TestStore {
-  const {backups: store, close} = openStores(settings);
+async function testStoreOf(settings: StoreSettings, folder: string, remove: () => Promise<void>): Promise<TestStore> {
+  const {backups: store, close} = await openStores(settings);
   return {
     settings,
     store,

@@ -186,7 +186,7 @@ describe.each(kinds)('$name', ({server}) => {
       isFirst = false;
       return {cutAfterBytes: -1};
     });
-    const stores = openStores(s3Settings(proxy, place.settings.backupsBucket));
+    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
     await stores.backups.create('lost answer', Buffer.from('mine'));
     expect(proxy.faulted).toHaveLength(1);
     expect(proxy.requests.length).toBeGreaterThan(1);
@@ -362,7 +362,7 @@ describe('a directory', () => {
 
   test('that cannot be made says so', async () => {
     await place.store.create('file', Buffer.from('in the way'));
-    const blocked = openStores({
+    const blocked = await openStores({
       kind: 'directory',
       path: path.join(place.folder, 'file'),
       backupsBucket: 'b',
@@ -380,7 +380,7 @@ describe('an S3 server that refuses', () => {
     const place = await testStore('s3');
     await place.store.create('object', Buffer.from('x'));
     for (const changes of [{secretAccessKey: 'wrong'}, {accessKeyId: 'loma:nobody'}]) {
-      const stores = openStores(s3Settings({...shared, ...changes}, place.settings.backupsBucket));
+      const stores = await openStores(s3Settings({...shared, ...changes}, place.settings.backupsBucket));
       const {backups: store} = stores;
       const attempts: Promise<unknown>[] = [
         store.put('new', bodyOf(Buffer.from('x')), {partSizeBytes}),
@@ -404,7 +404,7 @@ describe('an S3 server that refuses', () => {
   });
 
   test('a bucket that is not there is named as the cause', async () => {
-    const stores = openStores(s3Settings(shared, 'loma-no-such-bucket'));
+    const stores = await openStores(s3Settings(shared, 'loma-no-such-bucket'));
     const {backups: store} = stores;
     const attempts: Promise<unknown>[] = [
       store.put('new', bodyOf(Buffer.from('x')), {partSizeBytes}),
@@ -424,7 +424,7 @@ describe('an S3 server that refuses', () => {
   test('to listen at all: said within seconds', async () => {
     const port = 9;
     expect(await isListening(port)).toBe(false);
-    const stores = openStores(s3Settings({...shared, endpoint: `http://127.0.0.1:${port}`}, 'bucket'));
+    const stores = await openStores(s3Settings({...shared, endpoint: `http://127.0.0.1:${port}`}, 'bucket'));
     const started = performance.now();
     const attempts: Promise<unknown>[] = [
       stores.backups.put('new', bodyOf(randomBytes(100)), {partSizeBytes}),
@@ -456,7 +456,7 @@ describe('a download over a connection that breaks', () => {
   ): Promise<T> {
     let attempts = 0;
     const proxy = await startProxy(shared, ({method}) => (method === 'GET' ? faultOf(attempts++) : undefined));
-    const stores = openStores(s3Settings(proxy, place.settings.backupsBucket));
+    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
     try {
       return await work(stores.backups, proxy);
     } finally {
@@ -524,7 +524,7 @@ describe('a download over a connection that breaks', () => {
       if (attempts === 1) return {cutAfterBytes: mib};
       return {before: () => own.store.replace('object', randomBytes(content.length))};
     });
-    const stores = openStores(s3Settings(proxy, own.settings.backupsBucket));
+    const stores = await openStores(s3Settings(proxy, own.settings.backupsBucket));
     expect(await failureOf(contentOf(stores.backups, 'object'))).toMatchObject({code: 'OBJECT_CHANGED', exitCode: 4});
     expect(proxy.faulted).toHaveLength(2);
     stores.close();
@@ -541,7 +541,7 @@ describe('a download over a connection that breaks', () => {
       attempts += 1;
       return attempts === 1 ? {cutAfterBytes: mib} : {before: () => own.store.delete('object')};
     });
-    const stores = openStores(s3Settings(proxy, own.settings.backupsBucket));
+    const stores = await openStores(s3Settings(proxy, own.settings.backupsBucket));
     expect((await failureOf(contentOf(stores.backups, 'object'))).code).toMatch(/OBJECT_(NOT_FOUND|CHANGED)/);
     stores.close();
     await proxy.stop();

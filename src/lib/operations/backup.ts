@@ -87,7 +87,7 @@ const suspiciousShare = 0.5;
  * @throws BackupError of the kind that says what failed
  */
 export async function backup(settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     return await backupTo(stores.backups, settings, runtime);
   } finally {

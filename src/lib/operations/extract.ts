@@ -48,7 +48,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   const {observer, signal} = runtime;
   const started = performance.now();
   const keys = readingKeys(settings.keys, settings.recovery);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const warnings: string[] = [];
     const warn = (message: string) => {

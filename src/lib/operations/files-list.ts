@@ -44,7 +44,7 @@ export async function listFiles(
 ): Promise<ListedFile[]> {
   const {optionalKeys} = settings;
   const keys = optionalKeys && filesKeyring(keyring(optionalKeys.current, optionalKeys.previous));
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const {files} = await readFiles(stores.files, settings.prefix, keys, runtime);
     if (!settings.long) return files;

@@ -89,7 +89,7 @@ export async function migrateFiles(settings: MigrateSettings, runtime: Runtime):
   const started = performance.now();
   const root = path.resolve(settings.directory);
   await requireDirectory(root);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const migration = new Migration(stores.files, root, settings, runtime);
     const files = await migration.run();

@@ -56,7 +56,7 @@ export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runt
   const started = performance.now();
   const {observer, signal} = runtime;
   const keys = filesKeyring(keyring(settings.keys.current, settings.keys.previous));
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const found = await asStep(
       observer,

@@ -55,7 +55,7 @@ export async function verifyFiles(settings: FilesVerifySettings, runtime: Runtim
   const started = performance.now();
   const {observer, signal} = runtime;
   const keys = filesKeyring(keyring(settings.keys.current, settings.keys.previous));
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const found = await asStep(
       observer,

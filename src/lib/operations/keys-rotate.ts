@@ -109,7 +109,7 @@ const concurrency = 4;
 export async function rotateKeys(settings: RotateSettings, runtime: Runtime): Promise<RotateResult> {
   const {current, previous, recoveryPublicKey} = settings.keys;
   const keys = keyring(current, previous, recoveryPublicKey);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     return await rotateIn(stores, keys, settings, runtime);
   } finally {

@@ -27,7 +27,7 @@ export interface KeysInUse {
 export async function showKeys(settings: ListSettings, {signal}: Pick<Runtime, 'signal'>): Promise<KeysInUse> {
   const {optionalKeys: given} = settings;
   const keys = given && keyring(given.current, given.previous, given.recoveryPublicKey);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const backups = await readCatalog(stores.backups, keys, signal);
     const named = backups.flatMap(({keyFingerprint}) => keyFingerprint ?? []);

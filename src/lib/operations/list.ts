@@ -14,7 +14,7 @@ export interface ListSettings {
 /** Every backup in the bucket, newest first. */
 export async function list(settings: ListSettings, runtime: Pick<Runtime, 'signal'>): Promise<Backup[]> {
   const {optionalKeys: keys} = settings;
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     return await readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), runtime.signal);
   } finally {

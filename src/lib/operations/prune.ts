@@ -41,7 +41,7 @@ export const pruneSteps: readonly Step[] = [
  */
 export async function prune(settings: PruneSettings, runtime: Runtime): Promise<PruneResult> {
   const {optionalKeys: keys} = settings;
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const {observer, signal} = runtime;
     const backups = await asStep(

@@ -94,7 +94,7 @@ export const restoreSteps: readonly Step[] = [
 /** Restores a backup into a database, in one transaction that is committed when everything in it was found authentic. */
 export async function restore(settings: RestoreSettings, confirm: Confirm, runtime: Runtime): Promise<RestoreResult> {
   const keys = readingKeys(settings.keys, settings.recovery);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     return await restoreFrom(stores.backups, keys, settings, confirm, runtime);
   } finally {

@@ -28,7 +28,7 @@ export async function status(
 ): Promise<StatusResult> {
   const {optionalKeys} = settings;
   const keys = optionalKeys && keyring(optionalKeys.current, optionalKeys.previous);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     const backups = await readCatalog(stores.backups, keys, runtime.signal);
     const unfinishedUploads: Date[] = [];

@@ -82,7 +82,7 @@ class Skipped extends Error {}
  * @throws BackupError only for an interruption: everything else is a failed step of the result
  */
 export async function verify(settings: VerifySettings, runtime: Runtime): Promise<VerifyResult> {
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   try {
     return await new Verifier(settings, runtime, stores).run();
   } finally {

@@ -1,7 +1,6 @@
 import path from 'node:path';
 import type {StoreSettings} from '../config.ts';
 import {DirectoryStore} from './directory-store.ts';
-import {S3Store, s3Client} from './s3-store.ts';
 import type {ObjectStore} from './store.ts';
 
 export interface Stores {
@@ -11,8 +10,11 @@ export interface Stores {
   close(): void;
 }
 
-/** The stores that the settings name. Nothing is contacted yet. */
-export function openStores(settings: StoreSettings): Stores {
+/**
+ * The stores that the settings name. Nothing is contacted yet. The AWS SDK, a quarter of the time that a command needs to
+ * start, is loaded only for a store that speaks to it.
+ */
+export async function openStores(settings: StoreSettings): Promise<Stores> {
   const {backupsBucket, filesBucket} = settings;
   if (settings.kind === 'directory') {
     return {
@@ -21,6 +23,7 @@ export function openStores(settings: StoreSettings): Stores {
       close: () => undefined,
     };
   }
+  const {S3Store, s3Client} = await import('./s3-store.ts');
   const client = s3Client(settings);
   const place = settings.endpoint.endsWith('.r2.cloudflarestorage.com') ? 'R2' : settings.endpoint;
   return {

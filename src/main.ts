@@ -1,0 +1,57 @@
+/** Starts the command line: one way for the npm package, the single executable and a run from src/. */
+import {Config, flush, handle, type Interfaces, run, settings} from '@oclif/core';
+import {BackupError} from './lib/errors.ts';
+import {closest} from './ui/did-you-mean.ts';
+import {errorDocument, errorText} from './ui/error-text.ts';
+
+const ignore = () => undefined;
+/** oclif's own traces hold the arguments, and with them the password in a URL: `DEBUG=*` must not show them. */
+const silent: Interfaces.Logger = {
+  child: () => silent,
+  debug: ignore,
+  error: ignore,
+  info: ignore,
+  trace: ignore,
+  warn: ignore,
+  namespace: 'oclif',
+};
+
+/** @param options where the commands are */
+export async function main(options: Exclude<Interfaces.LoadOptions, string | undefined>): Promise<void> {
+  const args = process.argv.slice(2);
+  // With NODE_ENV=development or test, as applications set it, oclif would look for TypeScript sources of ours.
+  settings.enableAutoTranspile ??= false;
+  const loadOptions = {...options, logger: silent};
+  try {
+    await run(args, loadOptions);
+    await flush();
+  } catch (error) {
+    const id = unknownCommand(error);
+    if (id === undefined) await handle(error instanceof Error ? error : new Error(String(error)));
+    else await reportUnknownCommand(id, loadOptions, args.includes('--json'));
+  }
+}
+
+/** The id of the command that oclif did not find, if that is what the error says. */
+function unknownCommand(error: unknown): string | undefined {
+  const message = typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : '';
+  return /^command (.+) not found\.?$/i.exec(message)?.[1];
+}
+
+async function reportUnknownCommand(id: string, loadOptions: Interfaces.LoadOptions, isJson: boolean): Promise<void> {
+  const {bin, commandIDs} = await Config.load(loadOptions);
+  const words = id.split(/[ :]/);
+  const names = commandIDs.map((known) => known.replaceAll(':', ' '));
+  // Words after a command that takes none look to oclif like parts of its name.
+  const lengths = words.map((_, index) => words.length - index);
+  const suggestion = lengths.map((count) => closest(words.slice(0, count).join(' '), names)).find(Boolean);
+  const error = new BackupError(`There is no command "${words.join(' ')}"`, {
+    code: 'USAGE',
+    kind: 'configuration',
+    hint: `${suggestion ? `Did you mean \`${bin} ${suggestion}\`? ` : ''}All commands: ${bin} --help`,
+  });
+  const asIs = (text: string) => text;
+  if (isJson) process.stdout.write(`${JSON.stringify(errorDocument(error, asIs), undefined, 2)}\n`);
+  else process.stderr.write(errorText(error, asIs));
+  process.exitCode = error.exitCode;
+}
