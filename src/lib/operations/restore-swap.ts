@@ -70,7 +70,7 @@ export const swapSteps: readonly Step[] = [
  */
 export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runtime: Runtime): Promise<SwapResult> {
   const keys = readingKeys(settings.keys, settings.recovery);
-  const stores = openStores(settings.store);
+  const stores = await openStores(settings.store);
   const started = performance.now();
   const {warnings, warn} = collectWarnings(settings, runtime);
   try {
