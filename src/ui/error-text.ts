@@ -1,6 +1,6 @@
 import {asBackupError, type BackupError} from '../lib/errors.ts';
 import {closest} from './did-you-mean.ts';
-import {printable, printableLines} from './format.ts';
+import {printableLines} from './format.ts';
 
 /** Anything that was thrown, as `--json` prints it. */
 export interface ErrorDocument {

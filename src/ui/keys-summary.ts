@@ -86,7 +86,7 @@ function filesText({files, dryRun, keyFingerprint}: RotateResult): string[] {
     ...failed.map(
       ({key, note}) => `${outcomes.failed[dryRun ? 1 : 0].padEnd(12)}  ${printable(`${key}  ${note ?? ''}`)}`,
     ),
-    chalk.bold(
+    bold(
       `${formatCount(current + rotated)} of ${formatCount(total)} files ${dryRun ? 'would open' : 'open'} with it` +
         `${rotated > 0 ? `, ${formatCount(rotated)} of them sealed anew` : ''} (${keyFingerprint})`,
     ),
