@@ -116,6 +116,10 @@ class EntryFilter implements DumpHandler {
     this.sql(line);
   }
 
+  newSetting(line: Buffer): void {
+    this.sql(line);
+  }
+
   command(line: Buffer): never {
     throw psqlCommandError(line.toString());
   }

@@ -22,7 +22,8 @@ export interface ForPsqlOptions {
  * Left out are the dump's own `\restrict` lines, and the `BEGIN;` and `COMMIT;` round large objects, which would end the
  * transaction half-way. `DROP EXTENSION` and `COMMENT ON EXTENSION` may fail: a managed server refuses them to all but the
  * extension's owner, an extension that stays is as good, and a new one brings its comment. So may the drop of a constraint that
- * a partition has of its parent: it goes with the partition.
+ * a partition has of its parent: it goes with the partition. A setting that older servers do not know is set where it is known:
+ * a server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
 export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transform {
@@ -42,6 +43,7 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     transaction: drop,
     extension: (line: Buffer) => keep(optional(line, 'insufficient_privilege OR dependent_objects_still_exist')),
     constraintDrop: (line: Buffer) => keep(optional(line, 'invalid_table_definition')),
+    newSetting: () => keep(ifKnown),
     command: refuseCommand,
   };
   const scanner = new DumpScanner(handler);
@@ -72,6 +74,11 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
 
   return stage;
 }
+
+/** The same setting, where the server has it. */
+const ifKnown = Buffer.from(
+  "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout';\n",
+);
 
 /** A statement that may be refused for these reasons without harm. */
 function optional(statement: Buffer, harmless: string): Buffer {

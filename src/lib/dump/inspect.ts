@@ -71,6 +71,10 @@ class Inspector implements DumpHandler {
     this.sql(line);
   }
 
+  newSetting(line: Buffer): void {
+    this.sql(line);
+  }
+
   entry(line: Buffer): void {
     this.#recorder?.begin(line);
     this.sql(line);

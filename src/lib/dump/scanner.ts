@@ -40,6 +40,8 @@ export interface DumpHandler {
    * `SET default_tablespace = …;` or `SET default_table_access_method = …;`: between two objects, and for all that follow.
    */
   setting(line: Buffer): void;
+  /** `SET transaction_timeout = 0;`, written by pg_dump from 17 on for every server: servers before 17 do not know it. */
+  newSetting(line: Buffer): void;
   /**
    * `ALTER TABLE IF EXISTS ONLY … DROP CONSTRAINT IF EXISTS …;` on one line: of what --clean drops. A partition's constraint
    * may be its parent's, and go only with it or with the partition.
@@ -99,6 +101,7 @@ const lineKinds = [
   {prefix: 'DROP EXTENSION IF EXISTS ', kind: 'extension'},
   {prefix: 'COMMENT ON EXTENSION ', kind: 'extension'},
   {prefix: 'SET default_t', kind: 'setting'},
+  {prefix: 'SET transaction_timeout = 0;', kind: 'newSetting'},
   {prefix: 'ALTER TABLE IF EXISTS ONLY ', kind: 'constraintDrop'},
   {prefix: 'SET standard_conforming_strings = off;', kind: 'oldStrings'},
 ] as const;
@@ -278,6 +281,10 @@ export class DumpScanner {
       case 'setting':
         if (!settingPattern.test(line.toString('latin1'))) return false;
         this.#handler.setting(line);
+        return true;
+      case 'newSetting':
+        if (line.toString('latin1') !== 'SET transaction_timeout = 0;\n') return false;
+        this.#handler.newSetting(line);
         return true;
       case 'oldStrings':
         this.#oldStrings = true;

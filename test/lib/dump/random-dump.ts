@@ -9,6 +9,7 @@ export type PieceKind =
   | 'entry'
   | 'extension'
   | 'constraintDrop'
+  | 'newSetting'
   | 'setting'
   | 'copyStart'
   | 'copyData'
@@ -170,6 +171,7 @@ const special = fc.constantFrom<Piece[]>(
   [{kind: 'version', text: '-- Dumped by pg_dump version 15.14\n'}],
   [{kind: 'extension', text: 'DROP EXTENSION IF EXISTS "uuid-ossp";\n'}],
   [{kind: 'extension', text: "COMMENT ON EXTENSION pgcrypto IS 'it''s cryptographic; functions';\n"}],
+  [{kind: 'newSetting', text: 'SET transaction_timeout = 0;\n'}],
   [{kind: 'constraintDrop', text: 'ALTER TABLE IF EXISTS ONLY public."a; b" DROP CONSTRAINT IF EXISTS "c; d";\n'}],
   [{kind: 'setting', text: "SET default_tablespace = '';\n"}],
   [{kind: 'setting', text: 'SET default_table_access_method = heap;\n'}],

@@ -25,6 +25,7 @@ function eventsOf(chunks: Iterable<Buffer>): Event[] {
     entry: (line) => note('entry', line),
     extension: (line) => note('extension', line),
     constraintDrop: (line) => note('constraintDrop', line),
+    newSetting: (line) => note('newSetting', line),
     setting: (line) => note('setting', line),
     copyStart: (statement, line) => note('copyStart', line, statement),
     copyData: (bytes) => note('copyData', bytes),
