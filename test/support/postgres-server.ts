@@ -116,7 +116,8 @@ async function initialize(
     '--encoding=UTF8',
     `--locale=${await locale()}`,
     '--no-sync',
-    '--no-instructions',
+    // Since 14.
+    ...(programs.major >= 14 ? ['--no-instructions'] : []),
   ];
   await execa(path.join(programs.binDirectory, 'initdb'), args, {cwd: directory.path, ...owner, env: {LC_ALL: 'C'}});
   await rm(passwordFile);
