@@ -22,6 +22,7 @@ import {askPassphrase} from './ui/ask-passphrase.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
 import {printableLines} from './ui/format.ts';
 import {ProgressView} from './ui/progress.ts';
+import {isTraced, Trace} from './ui/trace.ts';
 
 /** Flags that stand for an environment variable. */
 export type VariableFlags = Partial<Record<VariableName, string | undefined>>;
@@ -32,6 +33,7 @@ export abstract class BaseCommand extends Command {
   readonly #abort = new AbortController();
   #mask = maskerFor([]);
   #view: ProgressView | undefined;
+  #trace: Trace | undefined;
 
   readonly #onSigint = () => this.#interrupt('SIGINT');
   readonly #onSigterm = () => this.#interrupt('SIGTERM');
@@ -51,6 +53,14 @@ export abstract class BaseCommand extends Command {
     // The terminal was closed: what is half-done must go all the same.
     process.on('SIGHUP', this.#onSigterm);
     this.#learnSecrets({});
+    if (!isTraced(process.env.DEBUG)) return;
+    this.#trace = new Trace(
+      (text) => process.stderr.write(text),
+      (text) => this.#mask(text),
+    );
+    // Not the arguments: a --target may hold a password.
+    const {version, platform, arch} = this.config;
+    this.#trace.line(`${this.id} of ${version}, Node.js ${process.versions.node}, ${platform} ${arch}`);
   }
 
   #interrupt(name: 'SIGINT' | 'SIGTERM'): void {
@@ -102,7 +112,10 @@ export abstract class BaseCommand extends Command {
 
   /** Runs an operation and shows its steps on stderr. */
   protected async observe<T>(steps: readonly Step[], work: (runtime: Runtime) => Promise<T>): Promise<T> {
-    const view = new ProgressView(steps, process.stderr, (text) => this.#mask(text));
+    const view = new ProgressView(steps, process.stderr, (text) => this.#mask(text), {
+      // Lines between those of a tree would tear it apart.
+      isTree: process.stderr.isTTY && !this.#trace,
+    });
     this.#view = view;
     try {
       const result = await work(this.runtime(view.observer));
@@ -124,7 +137,7 @@ export abstract class BaseCommand extends Command {
       environment: process.env,
       toolVersion: this.config.version,
       now: () => new Date(),
-      observer,
+      observer: this.#trace?.wrap(observer) ?? observer,
       signal: this.signal,
     };
   }
@@ -157,6 +170,7 @@ export abstract class BaseCommand extends Command {
 
   /** Ends with an exit code that says something about the result, which is printed with `--json` too. */
   protected finishWith(result: unknown, exitCode: number): never {
+    this.#trace?.line(`ends with exit code ${exitCode}`);
     if (this.jsonEnabled()) this.logJson(result);
     this.exit(exitCode);
   }
@@ -180,13 +194,15 @@ export abstract class BaseCommand extends Command {
   override async catch(error: Error): Promise<void> {
     // `this.exit()`: everything was said already.
     if ('code' in error && error.code === 'EEXIT') throw error;
-    const {exitCode} = errorDocument(error, this.#mask).error;
+    const {exitCode, code} = errorDocument(error, this.#mask).error;
+    this.#trace?.line(`ends with exit code ${exitCode}, ${code}`);
     if (this.jsonEnabled()) this.logJson(errorDocument(error, this.#mask));
     else process.stderr.write(errorText(error, this.#mask));
     this.exit(exitCode);
   }
 
   override async finally(error: Error | undefined): Promise<void> {
+    if (!error) this.#trace?.line('ends with exit code 0');
     process.off('SIGINT', this.#onSigint);
     process.off('SIGTERM', this.#onSigterm);
     process.off('SIGHUP', this.#onSigterm);

@@ -38,14 +38,22 @@ export class ProgressView {
   readonly #steps: readonly Step[];
   readonly #output: NodeJS.WriteStream;
   readonly #mask: (text: string) => string;
+  readonly #isTree: boolean;
   readonly #states = new Map<string, StepState>();
   readonly #shownGroups = new Set<string>();
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(steps: readonly Step[], output: NodeJS.WriteStream, mask: (text: string) => string) {
+  /** @param options.isTree whether to draw a tree that changes in place, as only a terminal can show it */
+  constructor(
+    steps: readonly Step[],
+    output: NodeJS.WriteStream,
+    mask: (text: string) => string,
+    {isTree = output.isTTY}: {isTree?: boolean} = {},
+  ) {
     this.#steps = steps;
     this.#output = output;
     this.#mask = mask;
+    this.#isTree = isTree;
   }
 
   /** Waits until everything reported so far is on the screen: before a question, before the result. */
@@ -132,9 +140,9 @@ export class ProgressView {
     state.totalBytes = totalBytes;
     if (items !== undefined) state.items = `${items}${totalItems === undefined ? '' : ` of ${totalItems}`} files, `;
     const now = performance.now();
-    if (!state.task || now - state.shownMs < (this.#output.isTTY ? terminalIntervalMs : logIntervalMs)) return;
+    if (!state.task || now - state.shownMs < (this.#isTree ? terminalIntervalMs : logIntervalMs)) return;
     state.shownMs = now;
-    state.task.output = `${this.#output.isTTY ? '' : `${state.step.title}: `}${this.#figures(state)}`;
+    state.task.output = `${this.#isTree ? '' : `${state.step.title}: `}${this.#figures(state)}`;
   }
 
   /** `120 MB of 480 MB, 60 MB/s, 2.0 s`, with `12 of 40 files` before it and `6.0 s left` behind it where they are known. */
@@ -176,7 +184,7 @@ export class ProgressView {
         ? tasks
         : [{title: group, task: (_context, task) => task.newListr(tasks, {concurrent: true, exitOnError: false})}];
     const common = {concurrent: false, exitOnError: false, registerSignalListeners: false} as const;
-    const list = this.#output.isTTY
+    const list = this.#isTree
       ? new Listr(children, {
           ...common,
           renderer: 'default',
