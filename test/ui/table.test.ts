@@ -30,4 +30,19 @@ describe('a table', () => {
     for (const width of [1, 40, 80, 200])
       expect(show(width, [['1', key]]).some((line) => line.trim().endsWith(key))).toBe(true);
   });
+
+  it.each([80, 40])('keeps within %i columns, but for words that are longer, and loses no word', (width) => {
+    const head = ['Date', 'Size', 'Tables', 'Rows', 'Label', 'Notes', 'Key'];
+    const key = 'database-backups/2025-11-04T15-30-00-000Z/backup-2025-11-04T15-30-00-000Z.sql.gz.encrypted';
+    const notes = 'proved 12 days ago, held, seal not checked (key 0123456789abcdef), its manifest was not readable';
+    const rows = [
+      ['2025-11-04 16:30 GMT+1', '1.2 MB', '12', '1,234,567', '-', '-', key],
+      ['2025-11-03 16:30 GMT+1', '999 kB', '2', '1', 'pre-migration', notes, key],
+    ];
+    const lines = show(width, rows, head);
+    expect(lines.filter((line) => line.length > width).map((line) => line.trim())).toEqual([key, key]);
+    const words = (text: string) => text.split(/\s+/).filter(Boolean);
+    expect(words(lines.join(' '))).toEqual([head, ...rows].flatMap((row) => row.flatMap(words)));
+    expect(show(Number.POSITIVE_INFINITY, rows, head)).toHaveLength(3);
+  });
 });
