@@ -1,6 +1,6 @@
 import {Args, type Command} from '@oclif/core';
 import {BaseCommand} from '../base-command.ts';
-import {type Completed, type CompletedFlag, completionScript, shells} from '../ui/completion.ts';
+import {type Completed, type CompletedFlag, completionScript, type Shell, shells} from '../ui/completion.ts';
 
 export default class Completion extends BaseCommand {
   static override summary = 'Print a script that completes commands and flags in bash or zsh.';
@@ -12,15 +12,14 @@ export default class Completion extends BaseCommand {
     "echo 'source <(<%= config.bin %> <%= command.id %> zsh)' >> ~/.zshrc",
   ];
   static override args = {
-    shell: Args.string({description: 'The shell.', options: shells, required: true}),
+    shell: Args.custom<Shell>({description: 'The shell.', options: [...shells]})({required: true}),
   };
 
   async run(): Promise<{script: string}> {
     const {args} = await this.parse(Completion);
-    const shell = shells.find((name) => name === args.shell) ?? 'bash';
     const commands = this.config.commands.filter(({hidden}) => !hidden).map(completed);
     const script = completionScript(
-      shell,
+      args.shell,
       this.config.bin,
       commands.sort((a, b) => (a.name < b.name ? -1 : 1)),
     );

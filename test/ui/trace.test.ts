@@ -1,10 +1,11 @@
 import {mkdtemp, rm} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import {describe, expect, it, test} from '@jest/globals';
+import {afterAll, beforeAll, describe, expect, it, test} from '@jest/globals';
+import {execa} from 'execa';
 import {maskerFor} from '../../src/lib/secret.ts';
 import {isTraced, Trace} from '../../src/ui/trace.ts';
-import {cli} from '../support/cli.ts';
+import {cli, program} from '../support/cli.ts';
 
 describe('DEBUG', () => {
   it.each(['*', 'loma-backup', 'loma-backup:*', 'http,loma-backup:*', 'express loma-*', '*,-http'])(
@@ -48,21 +49,35 @@ test('with --json the traces are on stderr, and end with the exit code; the argu
   expect((await cli(args)).stderr).toBe('');
 });
 
-test('the steps of a command are traced', async () => {
-  const folder = await mkdtemp(path.join(os.tmpdir(), 'loma-test-trace-'));
-  const environment = {LOMA_BACKUP_STORE: `file://${folder}`, CLOUDFLARE_R2_BUCKET_BACKUPS: 'backups'};
-  const {stderr, exitCode} = await cli(['prune'], {...environment, DEBUG: '*'});
-  await rm(folder, {recursive: true});
-  expect(exitCode).toBe(0);
-  const traced = stderr.split('\n').flatMap((line) => /^loma-backup \+\d+ms (\w+ \w+)/.exec(line)?.[1] ?? []);
-  expect(traced).toEqual([
+describe('the steps of a command', () => {
+  let environment: Record<string, string>;
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(os.tmpdir(), 'loma-test-trace-'));
+    environment = {LOMA_BACKUP_STORE: `file://${folder}`, CLOUDFLARE_R2_BUCKET_BACKUPS: 'backups', DEBUG: '*'};
+  });
+  afterAll(() => rm(folder, {recursive: true}));
+
+  const tracedIn = (text: string) =>
+    text.split(/\r?\n/).flatMap((line) => /^loma-backup \+\d+ms (\w+ \w+)/.exec(line)?.[1] ?? []);
+  const traced = [
     'prune of',
-    'started catalog',
-    'finished catalog',
-    'started delete',
-    'finished delete',
-    'started uploads',
-    'finished uploads',
+    ...['catalog', 'delete', 'uploads'].flatMap((step) => [`started ${step}`, `finished ${step}`]),
     'ends with',
-  ]);
+  ];
+
+  test('are traced', async () => {
+    const {stderr, exitCode} = await cli(['prune'], environment);
+    expect(exitCode).toBe(0);
+    expect(tracedIn(stderr)).toEqual(traced);
+  });
+
+  test('on a terminal, too: progress is plain lines then, so that no line is overwritten', async () => {
+    const command = `'${process.execPath}' '${program}' prune`;
+    const env = {...environment, PATH: process.env.PATH ?? '', TERM: 'xterm', NO_COLOR: '1'};
+    const {stdout} = await execa('script', ['-qec', command, '/dev/null'], {env, extendEnv: false, stdin: 'ignore'});
+    expect(tracedIn(stdout)).toEqual(traced);
+    expect(stdout).toContain('0 backups deleted');
+    expect(stdout).not.toContain('\u001b');
+  });
 });
