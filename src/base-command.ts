@@ -113,8 +113,8 @@ export abstract class BaseCommand extends Command {
   /** Runs an operation and shows its steps on stderr. */
   protected async observe<T>(steps: readonly Step[], work: (runtime: Runtime) => Promise<T>): Promise<T> {
     const view = new ProgressView(steps, process.stderr, (text) => this.#mask(text), {
-      // Lines between those of a tree would tear it apart.
-      isTree: process.stderr.isTTY && !this.#trace,
+      // Lines between those of a tree would tear it apart; a terminal that says it has no columns has no room for one.
+      isTree: process.stderr.isTTY && process.stderr.columns > 0 && !this.#trace,
     });
     this.#view = view;
     try {

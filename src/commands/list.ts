@@ -2,6 +2,7 @@ import {BaseCommand} from '../base-command.ts';
 import type {Backup} from '../lib/catalog/backups.ts';
 import {list} from '../lib/operations/list.ts';
 import {listTable} from '../ui/summary.ts';
+import {tableWidth} from '../ui/table.ts';
 
 export default class List extends BaseCommand {
   static override summary = 'List the backups in the store, newest first.';
@@ -13,7 +14,7 @@ export default class List extends BaseCommand {
   async run(): Promise<{backups: Backup[]}> {
     await this.parse(List);
     const backups = await list(this.settings(['store', 'optionalKeys']), this.runtime());
-    this.report(listTable(backups, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+    this.report(listTable(backups, tableWidth()));
     return {backups};
   }
 }

@@ -13,6 +13,7 @@ import type {SelectionRequest} from '../lib/operations/selection.ts';
 import {confirmOverwrite} from '../ui/confirm.ts';
 import {extractSummary, leftOutLines, listTable, restoreSummary} from '../ui/summary.ts';
 import {swapSummary} from '../ui/swap-summary.ts';
+import {tableWidth} from '../ui/table.ts';
 
 export default class Restore extends BaseCommand {
   static override summary = 'Restore a backup into a database, or write its plain SQL.';
@@ -108,7 +109,7 @@ export default class Restore extends BaseCommand {
 
   async #list(): Promise<{backups: Backup[]}> {
     const backups = await list(this.settings(['store', 'optionalKeys']), this.runtime());
-    this.report(listTable(backups, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+    this.report(listTable(backups, tableWidth()));
     return {backups};
   }
 

@@ -3,6 +3,11 @@ import {bold} from './format.ts';
 const gap = '  ';
 const indent = '  ';
 
+/** The columns of the terminal on stdout; a pipe has room for all, and so has a terminal that says it has none (a container's). */
+export function tableWidth(): number {
+  return process.stdout.columns || Number.POSITIVE_INFINITY;
+}
+
 /**
  * A table of plain columns. When the terminal is too narrow for a row, the last column goes to a line of its own, so that
  * a key can be copied whole; the others are spread over as many lines as they need, texts broken between words.

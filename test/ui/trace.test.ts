@@ -73,7 +73,7 @@ describe('the steps of a command', () => {
   });
 
   test('on a terminal, too: progress is plain lines then, so that no line is overwritten', async () => {
-    const command = `'${process.execPath}' '${program}' prune`;
+    const command = `stty cols 80; '${process.execPath}' '${program}' prune`;
     const env = {...environment, PATH: process.env.PATH ?? '', TERM: 'xterm', NO_COLOR: '1'};
     const {stdout} = await execa('script', ['-qec', command, '/dev/null'], {env, extendEnv: false, stdin: 'ignore'});
     expect(tracedIn(stdout)).toEqual(traced);

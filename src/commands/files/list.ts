@@ -2,6 +2,7 @@ import {Args, Flags} from '@oclif/core';
 import {BaseCommand} from '../../base-command.ts';
 import {type ListedFile, listFiles} from '../../lib/operations/files-list.ts';
 import {filesTable} from '../../ui/files-summary.ts';
+import {tableWidth} from '../../ui/table.ts';
 
 export default class FilesList extends BaseCommand {
   static override summary = 'List the files in the files bucket.';
@@ -23,7 +24,7 @@ export default class FilesList extends BaseCommand {
     const isLong = flags.long === true;
     const settings = this.settings(['store', 'optionalKeys']);
     const files = await listFiles({...settings, prefix: args.prefix, long: isLong}, this.runtime());
-    this.report(filesTable(files, isLong, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+    this.report(filesTable(files, isLong, tableWidth()));
     return {files};
   }
 }

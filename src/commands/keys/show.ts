@@ -1,6 +1,7 @@
 import {BaseCommand} from '../../base-command.ts';
 import {type KeysInUse, showKeys} from '../../lib/operations/keys-show.ts';
 import {keysInUseText} from '../../ui/keys-summary.ts';
+import {tableWidth} from '../../ui/table.ts';
 
 export default class KeysShow extends BaseCommand {
   static override summary = 'Show the fingerprints of the keys in use, and how many backups each one opens.';
@@ -12,7 +13,7 @@ export default class KeysShow extends BaseCommand {
   async run(): Promise<KeysInUse> {
     await this.parse(KeysShow);
     const result = await showKeys(this.settings(['store', 'optionalKeys']), this.runtime());
-    this.report(keysInUseText(result, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+    this.report(keysInUseText(result, tableWidth()));
     return result;
   }
 }

@@ -1,4 +1,4 @@
-/** Bold text and the two variables that decide about it, in the program itself. */
+/** What the program itself makes of a terminal, a pipe, NO_COLOR and FORCE_COLOR. */
 import {mkdtemp, rm} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -41,4 +41,15 @@ test.each([
   expect(exitCode).toBe(0);
   expect(stdout).toContain('0 backups deleted');
   expect(stdout.includes(boldText)).toBe(isBold);
+});
+
+test.each([
+  [0, false],
+  [80, true],
+])('a terminal of %i columns: progress in place is %s', async (columns, isTree) => {
+  const command = `stty cols ${columns}; '${process.execPath}' '${program}' prune`;
+  const env = {...store(), PATH: process.env.PATH ?? '', TERM: 'xterm', NO_COLOR: '1'};
+  const {stdout} = await execa('script', ['-qec', command, '/dev/null'], {env, extendEnv: false, stdin: 'ignore'});
+  expect(stdout).toContain('0 backups deleted');
+  expect(stdout.includes('\u001b')).toBe(isTree);
 });
