@@ -112,7 +112,9 @@ function relay(
   {hasBody, cutAfterBytes}: {hasBody: boolean; cutAfterBytes?: number},
   pace: () => Transform,
 ): void {
-  if (cutAfterBytes !== undefined && cutAfterBytes < 0) {
+  const isLost = cutAfterBytes !== undefined && cutAfterBytes < 0;
+  // Also when whoever asked has gone meanwhile.
+  if (isLost || answer.destroyed) {
     reply.destroy();
     answer.destroy();
     return;
