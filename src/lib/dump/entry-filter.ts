@@ -4,9 +4,10 @@
  *
  * What is decided by is the SQL, not the comment: in comments pg_dump writes names without quotes, and blanks for line breaks.
  */
-import {Transform} from 'node:stream';
+import type {Transform} from 'node:stream';
 import {psqlCommandError} from './for-psql.ts';
-import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
+import {scanStage} from './scan-stage.ts';
+import type {CopyStatement, DumpHandler} from './scanner.ts';
 import {splitStatements, withoutLead} from './sql-names.ts';
 
 /** An object of a dump, or what belongs to one (an index, a comment, the value of a sequence). */
@@ -43,31 +44,11 @@ const opening = Buffer.from('--\n');
  */
 export function filterEntries(rules: EntryRules): Transform {
   const filter = new EntryFilter(rules);
-  const scanner = new DumpScanner(filter);
-  const stage = new Transform({
-    highWaterMark: 1 << 20,
-    transform(chunk: Buffer, _encoding, done) {
-      attempt(done, () => scanner.write(chunk));
-    },
-    flush(done) {
-      attempt(done, () => {
-        scanner.end();
-        filter.end();
-      });
-    },
-  });
-
-  function attempt(done: (error?: Error | null) => void, work: () => void): void {
-    try {
-      work();
-      for (const bytes of filter.take()) stage.push(bytes);
-      done();
-    } catch (error) {
-      done(error as Error);
-    }
-  }
-
-  return stage;
+  return scanStage(
+    filter,
+    () => filter.take(),
+    () => filter.end(),
+  );
 }
 
 class EntryFilter implements DumpHandler {
@@ -102,22 +83,6 @@ class EntryFilter implements DumpHandler {
       this.#pass(this.#decide(text.subarray(0, longestLook)));
       this.#hold(text.subarray(longestLook));
     }
-  }
-
-  transaction(line: Buffer): void {
-    this.sql(line);
-  }
-
-  extension(line: Buffer): void {
-    this.sql(line);
-  }
-
-  constraintDrop(line: Buffer): void {
-    this.sql(line);
-  }
-
-  newSetting(line: Buffer): void {
-    this.sql(line);
   }
 
   command(line: Buffer): never {

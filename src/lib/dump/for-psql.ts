@@ -1,6 +1,7 @@
-import {Transform} from 'node:stream';
+import type {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
-import {type CopyStatement, type DumpHandler, DumpScanner, tamperedHint} from './scanner.ts';
+import {scanStage} from './scan-stage.ts';
+import {type CopyStatement, type DumpHandler, tamperedHint} from './scanner.ts';
 
 export interface ForPsqlOptions {
   /**
@@ -35,7 +36,6 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     version: keep,
     entry: keep,
     complete: keep,
-    setting: keep,
     copyStart: (_statement: CopyStatement, line: Buffer) => keep(line),
     copyData: keep,
     copyEnd: keep,
@@ -46,32 +46,13 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     newSetting: () => keep(ifKnown),
     command: refuseCommand,
   };
-  const scanner = new DumpScanner(handler);
-  const stage = new Transform({
-    highWaterMark: 1 << 20,
-    transform(chunk: Buffer, _encoding, done) {
-      attempt(done, () => scanner.write(chunk));
-    },
-    flush(done) {
-      attempt(done, () => {
-        scanner.end();
-        out.push(Buffer.from(`\n${beforeCommit()}\nCOMMIT;\n`));
-      });
-    },
-  });
+  const take = () => {
+    const bytes = out;
+    out = [];
+    return bytes;
+  };
+  const stage = scanStage(handler, take, () => keep(Buffer.from(`\n${beforeCommit()}\nCOMMIT;\n`)));
   stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}BEGIN;\n`);
-
-  function attempt(done: (error?: Error | null) => void, work: () => void): void {
-    try {
-      work();
-      for (const bytes of out) stage.push(bytes);
-      out = [];
-      done();
-    } catch (error) {
-      done(error as Error);
-    }
-  }
-
   return stage;
 }
 

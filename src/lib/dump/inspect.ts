@@ -55,26 +55,6 @@ class Inspector implements DumpHandler {
     if (this.#commands.length < 10) this.#commands.push(line.toString().trim().slice(0, 80));
   }
 
-  transaction(line: Buffer): void {
-    this.sql(line);
-  }
-
-  extension(line: Buffer): void {
-    this.sql(line);
-  }
-
-  constraintDrop(line: Buffer): void {
-    this.sql(line);
-  }
-
-  setting(line: Buffer): void {
-    this.sql(line);
-  }
-
-  newSetting(line: Buffer): void {
-    this.sql(line);
-  }
-
   entry(line: Buffer): void {
     this.#recorder?.begin(line);
     this.sql(line);

@@ -17,7 +17,10 @@ export interface CopyStatement {
   columns: string;
 }
 
-/** Is told what the dump is made of, in order. All parts together are the dump, byte for byte. */
+/**
+ * Is told what the dump is made of, in order. All parts together are the dump, byte for byte. A handler that has no function
+ * for a kind of statement is given it as SQL.
+ */
 export interface DumpHandler {
   /** SQL text, in any pieces. */
   sql(bytes: Buffer): void;
@@ -28,25 +31,25 @@ export interface DumpHandler {
   /** `-- Dumped from database version …`, `-- Dumped by pg_dump version …`. */
   version(line: Buffer): void;
   /** `BEGIN;` or `COMMIT;`, which pg_dump writes round large objects. */
-  transaction(line: Buffer): void;
+  transaction?(line: Buffer): void;
   /** `-- Name: …; Type: …; Schema: …; Owner: …` (or `-- Data for Name: …`): a new object begins. */
   entry(line: Buffer): void;
   /**
    * `DROP EXTENSION IF EXISTS …;` or `COMMENT ON EXTENSION … IS …;` on one line: what only an extension's owner may do,
    * and a restore can do without.
    */
-  extension(line: Buffer): void;
+  extension?(line: Buffer): void;
   /**
    * `SET default_tablespace = …;` or `SET default_table_access_method = …;`: between two objects, and for all that follow.
    */
-  setting(line: Buffer): void;
+  setting?(line: Buffer): void;
   /** `SET transaction_timeout = 0;`, written by pg_dump from 17 on for every server: servers before 17 do not know it. */
-  newSetting(line: Buffer): void;
+  newSetting?(line: Buffer): void;
   /**
    * `ALTER TABLE IF EXISTS ONLY … DROP CONSTRAINT IF EXISTS …;` on one line: of what --clean drops. A partition's constraint
    * may be its parent's, and go only with it or with the partition.
    */
-  constraintDrop(line: Buffer): void;
+  constraintDrop?(line: Buffer): void;
   copyStart(statement: CopyStatement, line: Buffer): void;
   /** Rows of the table, in any pieces: one line a row. */
   copyData(bytes: Buffer): void;
@@ -78,15 +81,16 @@ const copyPattern = new RegExp(
   String.raw`^COPY (${identifier}(?:\.${identifier})?) (?:\((${identifier}(?:, ${identifier})*)\))? ?FROM stdin;\n$`,
 );
 
-const extensionPattern =
-  /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/;
-
-const constraintDropPattern = new RegExp(
-  String.raw`^ALTER TABLE IF EXISTS ONLY ${identifier}\.${identifier} DROP CONSTRAINT IF EXISTS ${identifier};\n$`,
-);
-
-const settingPattern =
-  /^SET default_(tablespace = ('([^'\\]|'')*'|\w+|"[^"]+")|table_access_method = (\w+|"[^"]+"));\n$/;
+/** Whole statements on one line; what only begins like one is ordinary SQL. */
+const statementPatterns = {
+  transaction: /^(BEGIN|COMMIT);\n?$/,
+  extension: /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/,
+  constraintDrop: new RegExp(
+    String.raw`^ALTER TABLE IF EXISTS ONLY ${identifier}\.${identifier} DROP CONSTRAINT IF EXISTS ${identifier};\n$`,
+  ),
+  setting: /^SET default_(tablespace = ('([^'\\]|'')*'|\w+|"[^"]+")|table_access_method = (\w+|"[^"]+"));\n$/,
+  newSetting: /^SET transaction_timeout = 0;\n$/,
+};
 
 /** Lines that begin a statement and may be something other than SQL, by how they start. */
 const lineKinds = [
@@ -267,24 +271,13 @@ export class DumpScanner {
         else this.#handler.command(line);
         return true;
       case 'transaction':
-        if (!/^(BEGIN|COMMIT);\n?$/.test(line.toString('latin1'))) return false;
-        this.#handler.transaction(line);
-        return true;
       case 'extension':
-        if (!extensionPattern.test(line.toString('latin1'))) return false;
-        this.#handler.extension(line);
-        return true;
       case 'constraintDrop':
-        if (!constraintDropPattern.test(line.toString('latin1'))) return false;
-        this.#handler.constraintDrop(line);
-        return true;
       case 'setting':
-        if (!settingPattern.test(line.toString('latin1'))) return false;
-        this.#handler.setting(line);
-        return true;
       case 'newSetting':
-        if (line.toString('latin1') !== 'SET transaction_timeout = 0;\n') return false;
-        this.#handler.newSetting(line);
+        if (!statementPatterns[kind].test(line.toString('latin1'))) return false;
+        if (this.#handler[kind]) this.#handler[kind](line);
+        else this.#handler.sql(line);
         return true;
       case 'oldStrings':
         this.#oldStrings = true;
