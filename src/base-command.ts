@@ -194,9 +194,10 @@ export abstract class BaseCommand extends Command {
   override async catch(error: Error): Promise<void> {
     // `this.exit()`: everything was said already.
     if ('code' in error && error.code === 'EEXIT') throw error;
-    const {exitCode, code} = errorDocument(error, this.#mask).error;
+    const document = errorDocument(error, this.#mask);
+    const {exitCode, code} = document.error;
     this.#trace?.line(`ends with exit code ${exitCode}, ${code}`);
-    if (this.jsonEnabled()) this.logJson(errorDocument(error, this.#mask));
+    if (this.jsonEnabled()) this.logJson(document);
     else process.stderr.write(errorText(error, this.#mask));
     this.exit(exitCode);
   }

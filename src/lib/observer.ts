@@ -18,6 +18,23 @@ export interface Step {
   group?: string;
 }
 
+/**
+ * Tells warnings at once, and keeps them for the result.
+ * @param known those that there are already
+ */
+export function collectWarnings(
+  observer: Observer,
+  known: readonly string[] = [],
+): {warnings: string[]; warn: (message: string) => void} {
+  const warnings: string[] = [];
+  const warn = (message: string) => {
+    warnings.push(message);
+    observer({type: 'warning', message});
+  };
+  known.forEach(warn);
+  return {warnings, warn};
+}
+
 /** Runs `work` as a step: started, then finished with the note that `note` makes of its result. */
 export async function asStep<T>(
   observer: Observer,

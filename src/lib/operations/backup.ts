@@ -13,7 +13,7 @@ import {newDataKey} from '../encrypt/data-key.ts';
 import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
-import {asStep, type Step} from '../observer.ts';
+import {asStep, collectWarnings, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type ServerFacts, serverFacts} from '../postgres/query.ts';
 import {locatePgDump, locatePsql, type Tool} from '../postgres/tools.ts';
@@ -112,12 +112,7 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
   const started = performance.now();
   const startedAt = runtime.now();
   const keys = keyring(settings.keys.current, settings.keys.previous, settings.keys.recoveryPublicKey);
-  const warnings: string[] = [];
-  const warn = (message: string) => {
-    warnings.push(message);
-    observer({type: 'warning', message});
-  };
-  settings.database.warnings.forEach(warn);
+  const {warnings, warn} = collectWarnings(observer, settings.database.warnings);
 
   const {server, pgDump} = await asStep(
     observer,

@@ -8,7 +8,7 @@ import {inspect} from '../dump/inspect.ts';
 import type {LeftOut} from '../dump/left-out.ts';
 import {readingKeys} from '../encrypt/keys.ts';
 import {BackupError, codeOf, interruption, messageOf} from '../errors.ts';
-import type {Step} from '../observer.ts';
+import {collectWarnings, type Step} from '../observer.ts';
 import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
 import {heldBy} from './load-filter.ts';
@@ -50,11 +50,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   const keys = readingKeys(settings.keys, settings.recovery);
   const stores = await openStores(settings.store);
   try {
-    const warnings: string[] = [];
-    const warn = (message: string) => {
-      warnings.push(message);
-      observer({type: 'warning', message});
-    };
+    const {warnings, warn} = collectWarnings(observer);
     const found = await find(stores.backups, settings.choice, keys, runtime, warn);
     const chosen = settings.selection && (await choose(stores.backups, found, keys, settings.selection, runtime));
     const openable = chosen?.openable ?? found;

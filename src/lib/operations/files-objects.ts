@@ -107,6 +107,28 @@ export async function openFile(
   return {stages: [store.get(key, {signal}), opened], isLegacy};
 }
 
+/** Opens an object to its end, and hands over its content piece by piece. */
+async function passContent(
+  store: ObjectStore,
+  object: Pick<FileObject, 'key' | 'facts'>,
+  keyring: FilesKeyring,
+  signal: AbortSignal | undefined,
+  take: (chunk: Buffer) => Promise<void> | void,
+): Promise<void> {
+  try {
+    const {stages} = await openFile(store, object, keyring, signal);
+    await pipeline(
+      ...stages,
+      async (content: AsyncIterable<Buffer>) => {
+        for await (const chunk of content) await take(chunk);
+      },
+      signal ? {signal} : {},
+    );
+  } catch (error) {
+    throw interruption(signal) ?? error;
+  }
+}
+
 /**
  * Opens an object to its end and holds the content to what the object's metadata say, if there are any.
  * @param take is given the content; nothing of it may take effect before this has ended well
@@ -123,22 +145,11 @@ export async function readContent(
   const {key, facts, keys} = object;
   const hash = keys && createHmac('sha256', keys.digests);
   let bytes = 0;
-  try {
-    const {stages} = await openFile(store, object, keyring, signal);
-    await pipeline(
-      ...stages,
-      async (content: AsyncIterable<Buffer>) => {
-        for await (const chunk of content) {
-          hash?.update(chunk);
-          bytes += chunk.length;
-          await take(chunk);
-        }
-      },
-      signal ? {signal} : {},
-    );
-  } catch (error) {
-    throw interruption(signal) ?? error;
-  }
+  await passContent(store, object, keyring, signal, (chunk) => {
+    hash?.update(chunk);
+    bytes += chunk.length;
+    return take(chunk);
+  });
   if (facts && (facts.sizeBytes !== bytes || hash?.digest('hex') !== facts.digest)) {
     throw integrityError(key, 'its content is another than its metadata say: an older object, or older metadata');
   }
@@ -162,22 +173,11 @@ export async function holdsSame(
 ): Promise<boolean> {
   let isEqual = true;
   let position = 0;
-  try {
-    const {stages} = await openFile(store, object, keys, signal);
-    await pipeline(
-      ...stages,
-      async (content: AsyncIterable<Buffer>) => {
-        for await (const chunk of content) {
-          // Read on in any case: that it opens to its end is part of the answer.
-          if (isEqual) isEqual = await local.holds(chunk, position);
-          position += chunk.length;
-        }
-      },
-      signal ? {signal} : {},
-    );
-  } catch (error) {
-    throw interruption(signal) ?? error;
-  }
+  await passContent(store, object, keys, signal, async (chunk) => {
+    // Read on in any case: that it opens to its end is part of the answer.
+    if (isEqual) isEqual = await local.holds(chunk, position);
+    position += chunk.length;
+  });
   local.requireUnchanged();
   return isEqual && position === local.sizeBytes;
 }

@@ -39,20 +39,20 @@ export interface FilesRotation {
   outdatedIndexes: number;
 }
 
+/** `look` counts what hangs on previous keys; `plan` says what `reseal` would do. */
+export type RotationMode = 'look' | 'plan' | 'reseal';
+
 /** Files sealed at the same time, and files looked at. */
 const concurrency = 4;
 const lookConcurrency = 16;
 const step = 'files';
 const suffix = '.encrypted';
 
-/**
- * @param mode `look` counts what hangs on previous keys; `plan` says what `reseal` would do
- * @throws BackupError of the store when it cannot be listed, or the interruption
- */
+/** @throws BackupError of the store when it cannot be listed, or the interruption */
 export async function rotateFiles(
   store: ObjectStore,
   keys: FilesKeyring,
-  mode: 'look' | 'plan' | 'reseal',
+  mode: RotationMode,
   runtime: Runtime,
 ): Promise<FilesRotation> {
   const found = await readFiles(store, undefined, keys, runtime);
@@ -73,15 +73,10 @@ class Rotation {
   readonly #keys: FilesKeyring;
   /** The current key and nothing else: what has to be enough in the end. */
   readonly #alone: FilesKeyring;
-  readonly #mode: 'look' | 'plan' | 'reseal';
+  readonly #mode: RotationMode;
   readonly #signal: AbortSignal | undefined;
 
-  constructor(
-    store: ObjectStore,
-    keys: FilesKeyring,
-    mode: 'look' | 'plan' | 'reseal',
-    signal: AbortSignal | undefined,
-  ) {
+  constructor(store: ObjectStore, keys: FilesKeyring, mode: RotationMode, signal: AbortSignal | undefined) {
     this.#store = store;
     this.#keys = keys;
     this.#alone = {

@@ -29,7 +29,7 @@ import {
   verificationSealingKey,
 } from './catalog.ts';
 import {filesKeyring} from './files-objects.ts';
-import {type FileRotation, rotateFiles} from './files-rotate.ts';
+import {type FileRotation, type RotationMode, rotateFiles} from './files-rotate.ts';
 import {checkOpenable, keptKeys} from './open-backup.ts';
 import {resealedKey, resealLegacy} from './reseal-legacy.ts';
 import type {Runtime} from './runtime.ts';
@@ -313,7 +313,7 @@ function reasonsToKeep(rotations: readonly Rotation[], dryRun: boolean): string[
 async function filesIn(
   {files: store}: Stores,
   keys: Keyring,
-  mode: 'look' | 'plan' | 'reseal',
+  mode: RotationMode,
   runtime: Runtime,
 ): Promise<{rotations: FileRotations | undefined; note: string; reasons: string[]}> {
   try {

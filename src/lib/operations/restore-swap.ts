@@ -17,7 +17,7 @@ import {lookForSwap, type SwapFacts, swapObstacles, swapWarnings} from '../load/
 import {nameBeside, type SwapInstructions, swapInstructions} from '../load/swap-names.ts';
 import {settingSql} from '../load/swap-settings.ts';
 import {isEmpty} from '../load/target.ts';
-import {asStep, type Step} from '../observer.ts';
+import {asStep, collectWarnings, type Step} from '../observer.ts';
 import {withDatabase} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
 import {openStores} from '../upload/open-store.ts';
@@ -25,7 +25,6 @@ import type {ObjectStore} from '../upload/store.ts';
 import {managedFilter} from './managed.ts';
 import {
   type Confirm,
-  collectWarnings,
   finishRestored,
   load,
   type Prepared,
@@ -72,7 +71,7 @@ export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runt
   const keys = readingKeys(settings.keys, settings.recovery);
   const stores = await openStores(settings.store);
   const started = performance.now();
-  const {warnings, warn} = collectWarnings(settings, runtime);
+  const {warnings, warn} = collectWarnings(runtime.observer, settings.target.warnings);
   try {
     const prepared = await prepare(stores.backups, keys, settings, runtime, warn);
     const {openable, target} = prepared;

@@ -13,7 +13,7 @@ import {preflight} from '../load/preflight.ts';
 import {analyze, hiddenTables, isReadable, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, otherTables, type TargetFacts} from '../load/target.ts';
-import {asStep, type Observer, type Step} from '../observer.ts';
+import {asStep, collectWarnings, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
 import {knowsRestrict, locatePsql} from '../postgres/tools.ts';
@@ -110,7 +110,7 @@ async function restoreFrom(
   runtime: Runtime,
 ): Promise<RestoreResult> {
   const started = performance.now();
-  const {warnings, warn} = collectWarnings(settings, runtime);
+  const {warnings, warn} = collectWarnings(runtime.observer, settings.target.warnings);
   const {openable, session, target, chosen, occupied} = await prepare(store, keys, settings, runtime, warn);
   const overwritten = occupied ? overwrittenOf(occupied) : isEmpty(target) ? undefined : {chosen: undefined};
   if (overwritten && !(await confirm(target, openable.backup, overwritten))) throw refusal(target, overwritten);
@@ -137,16 +137,6 @@ async function restoreFrom(
     leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...(occupied ? lostGrants(occupied) : [])],
     warnings,
   };
-}
-
-export function collectWarnings({target}: RestoreSettings, {observer}: Runtime) {
-  const warnings: string[] = [];
-  const warn = (message: string) => {
-    warnings.push(message);
-    observer({type: 'warning', message});
-  };
-  target.warnings.forEach(warn);
-  return {warnings, warn};
 }
 
 /** What is known of a backup and its target before anything is changed. */
