@@ -85,7 +85,9 @@ test('a restore writes nothing outside its directory, and brings back every file
   await symlink('../../outside', path.join(to, 'uploads/link'));
   await writeFile(path.join(place.home, 'escaped'), 'mine');
 
-  const result = await cli(['files', 'restore', '--to', to, '--overwrite', '--json'], environment);
+  // One after another: of a file and a file below its name, the first to be written wins.
+  const inOrder = ['--concurrency', '1'];
+  const result = await cli(['files', 'restore', '--to', to, '--overwrite', '--json', ...inOrder], environment);
   expect(result.exitCode).toBe(1);
   expectPrintable(result.output);
   const {files} = JSON.parse(result.stdout) as {files: {name: string; action: string; isUnchecked: boolean}[]};
