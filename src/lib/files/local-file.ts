@@ -5,7 +5,10 @@ import {lstat, unlink} from 'node:fs/promises';
 import {promisify} from 'node:util';
 import {BackupError, codeOf, messageOf} from '../errors.ts';
 
-const chunkBytes = 1 << 20;
+/** A smaller file is read in one go. */
+const smallBytes = 1 << 20;
+/** A larger one comes in chunks: of several files at once, several chunks each are under way. */
+const chunkBytes = 1 << 18;
 
 const readInBackground = promisify(readAsync);
 
@@ -47,6 +50,14 @@ export class LocalFile {
     return Number(this.#facts.size);
   }
 
+  get #isSmall(): boolean {
+    return this.sizeBytes < smallBytes;
+  }
+
+  get #chunkBytes(): number {
+    return this.#isSmall ? smallBytes : chunkBytes;
+  }
+
   /** Seconds since 1970 with nine decimals. */
   get mtime(): string {
     const ns = this.#facts.mtimeNs;
@@ -73,7 +84,7 @@ export class LocalFile {
     let position = 0;
     for (;;) {
       // One byte more than is expected, so that growth is seen.
-      const wanted = Math.min(chunkBytes, this.sizeBytes - position + 1);
+      const wanted = Math.min(this.#chunkBytes, this.sizeBytes - position + 1);
       const bytes = await this.#fill(bufferOf(wanted), position);
       position += bytes.length;
       if (position > this.sizeBytes) throw changed('it grew while it was read');
@@ -90,10 +101,9 @@ export class LocalFile {
     try {
       while (filled < buffer.length) {
         const place = [buffer, filled, buffer.length - filled, position + filled] as const;
-        const bytesRead =
-          this.sizeBytes < chunkBytes
-            ? readSync(this.#descriptor, ...place)
-            : (await readInBackground(this.#descriptor, ...place)).bytesRead;
+        const bytesRead = this.#isSmall
+          ? readSync(this.#descriptor, ...place)
+          : (await readInBackground(this.#descriptor, ...place)).bytesRead;
         if (bytesRead === 0) break;
         filled += bytesRead;
       }
@@ -106,7 +116,7 @@ export class LocalFile {
   /** A buffer that the next call takes again. */
   #scratchOf(bytes: number): Buffer {
     if (this.#scratch.length < bytes)
-      this.#scratch = Buffer.allocUnsafe(Math.max(bytes, Math.min(chunkBytes, this.sizeBytes)));
+      this.#scratch = Buffer.allocUnsafe(Math.max(bytes, Math.min(this.#chunkBytes, this.sizeBytes)));
     return this.#scratch.subarray(0, bytes);
   }
 

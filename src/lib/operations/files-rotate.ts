@@ -12,7 +12,7 @@ import {sealWhole} from '../encrypt/seal-whole.ts';
 import {BackupError, interruption} from '../errors.ts';
 import {hiddenKeyOf} from '../files/file-names.ts';
 import {encodeMetadata, type FileFacts} from '../files/metadata.ts';
-import {partSizeFor} from '../upload/part-size.ts';
+import {filePartSize} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {readObjectHeader} from './catalog.ts';
 import {eachFile} from './files-each.ts';
@@ -173,7 +173,7 @@ class Rotation {
         seal(this.#keys.encryption.current, fileContext(moved)),
         (body: unknown) =>
           this.#store.put(moved, body as Readable, {
-            partSizeBytes: partSizeFor(sizeBytes),
+            partSizeBytes: filePartSize(sizeBytes),
             concurrency: 1,
             key: 'replacing',
             signal: this.#signal,

@@ -9,7 +9,7 @@ import {BackupError, interruption} from '../errors.ts';
 import {contentTypeOf} from '../files/content-type.ts';
 import type {LocalFile} from '../files/local-file.ts';
 import {encodeMetadata, type FileFacts, metadataBytes, mostMetadataBytes} from '../files/metadata.ts';
-import {partSizeFor} from '../upload/part-size.ts';
+import {filePartSize} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {describeFile, type FileObject, type FilesKeyring, fileContext, holdsSame} from './files-objects.ts';
 
@@ -98,7 +98,7 @@ async function storeLarge(
       seal(keys.encryption.current, fileContext(key)),
       (body) =>
         store.put(key, body as unknown as Readable, {
-          partSizeBytes: partSizeFor(local.sizeBytes),
+          partSizeBytes: filePartSize(local.sizeBytes),
           concurrency: partConcurrency,
           metadata,
           key: replaces ? 'replacing' : 'shared',

@@ -1,6 +1,6 @@
 import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
-import {mostParts, partSizeFor, uploadConcurrency} from '../../../src/lib/upload/part-size.ts';
+import {filePartSize, mostParts, partSizeFor, uploadConcurrency} from '../../../src/lib/upload/part-size.ts';
 
 const mib = 1 << 20;
 const gib = 1 << 30;
@@ -38,6 +38,17 @@ describe('the part size', () => {
         expect(partSizeFor(Math.min(a, b) * 4096)).toBeLessThanOrEqual(partSizeFor(Math.max(a, b) * 4096));
       }),
     );
+  });
+});
+
+describe('the part size of a file', () => {
+  it.each([
+    [0, 5 * mib],
+    [48 * gib, 5 * mib],
+    [50 * gib, 6 * mib],
+    [5 * 1024 * gib, 530 * mib],
+  ])('of %i bytes is %i', (fileBytes, size) => {
+    expect(filePartSize(fileBytes)).toBe(size);
   });
 });
 
