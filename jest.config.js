@@ -1,5 +1,9 @@
 /** ES modules under jest: run with `node --experimental-vm-modules`. */
+import {availableParallelism} from 'node:os';
+
 export default {
+  // Each has a PostgreSQL and an object server of its own.
+  maxWorkers: Math.min(availableParallelism(), 4),
   testEnvironment: 'node',
   globalSetup: '<rootDir>/test/global-setup.ts',
   globalTeardown: '<rootDir>/test/global-teardown.ts',

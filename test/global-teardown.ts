@@ -9,6 +9,6 @@ interface WatchOptions {
 export default async function globalTeardown({watch, watchAll}: WatchOptions): Promise<void> {
   // The next run of watch mode uses them again; when jest ends, the watchdogs clear up.
   if (watch || watchAll) return;
-  await globalThis.lomaTestServers?.stop();
+  await Promise.all(globalThis.lomaTestServers?.map((servers) => servers.stop()) ?? []);
   globalThis.lomaTestServers = undefined;
 }

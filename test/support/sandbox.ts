@@ -1,4 +1,7 @@
-/** One PostgreSQL and one object server for a whole test run: each test makes a database and a bucket of its own on them. */
+/**
+ * One PostgreSQL and one object server for a whole test run, or for each of jest's workers in it: each test makes a database and
+ * a bucket of its own on them.
+ */
 import type {ObjectHandle} from './object-handle.ts';
 import {type ObjectServer, startObjectServer} from './object-server.ts';
 import {type PostgresFacts, type PostgresHandle, postgresHandle} from './postgres-handle.ts';
@@ -31,16 +34,22 @@ export async function startServers(): Promise<RunningServers> {
 }
 
 /** Leaves word for `servers()` in this process and in those that it starts from now on. */
-export function publishServers({postgres, objects}: SharedServers): void {
+export function publishServers(ofWorkers: readonly SharedServers[]): void {
   // The functions do not get into the JSON; what else the handles have does no harm.
-  process.env[variable] = JSON.stringify({postgres, objects});
+  process.env[variable] = JSON.stringify(ofWorkers.map(({postgres, objects}) => ({postgres, objects})));
 }
 
-/** The servers that jest's global setup (or `publishServers`) has left word of. */
+/**
+ * The servers that jest's global setup (or `publishServers`) has left word of: each worker has its own, so that tests which look
+ * at all of a server, its roles, sessions or locks, do not see those of another file.
+ */
 export function servers(): SharedServers {
   const text = process.env[variable];
   if (!text)
     throw new Error(`No ${variable} in the environment: run the tests with the globalSetup of jest.config.js.`);
-  const {postgres, objects} = JSON.parse(text) as {postgres: PostgresFacts; objects: ObjectHandle};
-  return {postgres: postgresHandle(postgres), objects};
+  const ofWorkers = JSON.parse(text) as {postgres: PostgresFacts; objects: ObjectHandle}[];
+  // Jest counts its workers from 1, and is the first of them where it runs the tests itself.
+  const own = ofWorkers[Number(process.env.JEST_WORKER_ID ?? 1) - 1];
+  if (!own) throw new Error(`There are no servers for worker ${process.env.JEST_WORKER_ID}.`);
+  return {postgres: postgresHandle(own.postgres), objects: own.objects};
 }
