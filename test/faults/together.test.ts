@@ -7,15 +7,18 @@ import {readCatalog} from '../../src/lib/operations/catalog.ts';
 import {prune} from '../../src/lib/operations/prune.ts';
 import {restore} from '../../src/lib/operations/restore.ts';
 import {contentsOf} from '../support/dumps.ts';
+import {startProxy} from '../support/proxy.ts';
 import {recordTrial} from '../support/reliability.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
+  failureOf,
   keySettings,
   newKey,
   restoreSettings,
   runtime,
   type StoreKind,
+  s3Settings,
   type TestStore,
   testStore,
 } from '../support/settings.ts';
@@ -76,6 +79,33 @@ test('two backups of the same millisecond into a directory: what is called good 
     area,
     what: 'two backups of the same millisecond (file://)',
     outcome: 'at most one complete, and it is good; the other fails with OBJECT_EXISTS (exit code 4)',
+  });
+});
+
+test('a backup that is overtaken by another of the same millisecond in a bucket leaves that one alone', async () => {
+  const own = await testStore('s3');
+  const now = new Date();
+  const settings = backupSettings({database: targets.source.url, store: own, key});
+  const take = (store: TestStore) => backup({...settings, store: store.settings}, runtime({now: () => now}));
+  let looks = 0;
+  let other: Awaited<ReturnType<typeof backup>> | undefined;
+  const proxy = await startProxy(objects, ({method}) => {
+    if (method !== 'HEAD') return undefined;
+    looks += 1;
+    // The first look is before the upload; the second before its object is made.
+    return looks === 2 ? {before: async () => void (other = await take(own))} : undefined;
+  });
+  const overtaken = take({...own, settings: s3Settings(proxy, own.settings.backupsBucket)});
+  expect(await failureOf(overtaken)).toMatchObject({code: 'OBJECT_EXISTS', exitCode: 4});
+  expect(await complete(own)).toEqual([other?.key]);
+  expect(await contentsOfStored(own, other?.key ?? '', key)).toEqual(targets.contents.new);
+  expect(await own.unfinished()).toEqual([]);
+  await proxy.stop();
+  await own.dispose();
+  recordTrial({
+    area,
+    what: `a backup that is overtaken by another of the same millisecond (${objects.kind})`,
+    outcome: 'fails with OBJECT_EXISTS (exit code 4); the other is complete and equal to the source',
   });
 });
 

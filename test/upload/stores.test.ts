@@ -178,6 +178,78 @@ describe.each(kinds)('$name', ({server}) => {
     expect(winners.map((index) => `writer ${index}`)).toContain(content);
   });
 
+  test.each([
+    ['with one request', 1000],
+    ['in parts', partSizeBytes + 1000],
+  ])('never overwrites what came while it stored a stream %s', async (_, size) => {
+    const key = `overtaken/${size}`;
+    const slow = bodyThen(0, async (body) => {
+      // All was asked and found free; now somebody else is quicker.
+      await place.store.put(key, bodyOf(Buffer.alloc(size, 'q')), {partSizeBytes});
+      body.push(Buffer.alloc(size, 's'));
+      body.push(null);
+    });
+    const failure = await failureOf(place.store.put(key, slow, {partSizeBytes}));
+    expect(failure).toMatchObject({code: 'OBJECT_EXISTS', exitCode: 4});
+    expect((await contentOf(place.store, key)).equals(Buffer.alloc(size, 'q'))).toBe(true);
+    expect(await place.unfinished()).toEqual([]);
+  });
+
+  test.each([
+    ['no more than a part', 1],
+    ['more than a part', 7],
+  ])('leaves what came while it stored a stream that fails after %s', async (_, mibs) => {
+    const key = `overtaken, failing/${mibs}`;
+    const reason = new BackupError('pg_dump failed', {code: 'PG_DUMP_FAILED', kind: 'postgres'});
+    const slow = bodyThen(mibs, async (body) => {
+      await place.store.put(key, bodyOf(Buffer.from('quick')), {partSizeBytes});
+      body.destroy(reason);
+    });
+    expect(await failureOf(place.store.put(key, slow, {partSizeBytes}))).toBe(reason);
+    expect(String(await contentOf(place.store, key))).toBe('quick');
+    expect(await place.unfinished()).toEqual([]);
+  });
+
+  test.each([
+    ['with one request', 1000, 'PUT'],
+    ['in parts', partSizeBytes + 1000, 'POST'],
+  ])('an answer that was lost does not make a stream that was stored %s somebody else’s', async (_, size, method) => {
+    if (!running) return;
+    const key = `answer lost/${size}`;
+    let isFirst = true;
+    const proxy = await startProxy(running.handle, (request) => {
+      if (request.method !== method || request.url.includes('uploads') || !isFirst) return undefined;
+      isFirst = false;
+      return {cutAfterBytes: -1};
+    });
+    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
+    const content = randomBytes(size);
+    const {etag} = await stores.backups.put(key, bodyOf(content), {partSizeBytes});
+    expect(proxy.faulted).toHaveLength(1);
+    expect((await contentOf(place.store, key)).equals(content)).toBe(true);
+    expect((await place.store.head(key))?.etag).toBe(etag);
+    stores.close();
+    await proxy.stop();
+  });
+
+  test.each([
+    ['with one request', 1000, 'PUT'],
+    ['in parts', partSizeBytes + 1000, 'POST'],
+  ])('lets the store itself refuse to overwrite by a stream that it stores %s', async (_, size, method) => {
+    if (!running) return;
+    const proxy = await startProxy(running.handle, (request) => {
+      const makesObject = request.method === method && !request.url.includes('uploads');
+      return makesObject ? {answer: {status: 412, code: 'PreconditionFailed'}} : undefined;
+    });
+    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
+    const failure = await failureOf(stores.backups.put(`refused/${size}`, bodyOf(randomBytes(size)), {partSizeBytes}));
+    expect(failure).toMatchObject({code: 'OBJECT_EXISTS', exitCode: 4});
+    expect(proxy.faulted.map(({headers}) => headers['if-none-match'])).toEqual(['*']);
+    await nothingOf(`refused/${size}`);
+    stores.close();
+    await proxy.stop();
+  });
+
   test('an answer that was lost does not make a created object somebody else’s', async () => {
     if (!running) return;
     let isFirst = true;

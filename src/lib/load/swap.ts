@@ -1,5 +1,5 @@
 /**
- * A new database beside another, and the moment when it takes that one's place. docs/decisions/0006 says why it is done so.
+ * A new database beside another, and the moment when it takes that one's place. docs/decisions/0007 says why it is done so.
  *
  * Nothing here ever forbids connections to the target, and both renames are one transaction: whatever is killed at whatever
  * moment, the target's name leads to the old database or to the new one. RENAME holds the lock that every new connection

@@ -157,7 +157,7 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     contents: streamed.contents,
   };
   await asStep(observer, 'publish', () =>
-    publish(store, manifest, {key: keys.current, dataKey: plan.dataKey}, runtime.signal),
+    publish(store, manifest, {key: keys.current, dataKey: plan.dataKey, etag: streamed.etag}, runtime.signal),
   );
 
   const {tables, rows} = totals(manifest.contents);
@@ -224,7 +224,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
   const inspector = inspect(progress('dump'));
   const compressed = measure({onBytes: progress('compress')});
   const sealed = measure({digest: true});
-  let upload: Promise<void> | undefined;
+  let upload: ReturnType<ObjectStore['put']> | undefined;
   try {
     await pipeline(
       dump.stream,
@@ -269,6 +269,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
     compressedBytes: compressed.bytes,
     sizeBytes: sealed.bytes,
     sha256: sealed.sha256,
+    etag: (await upload)?.etag,
   };
 }
 
@@ -289,11 +290,20 @@ function unreadableManifest(store: ObjectStore, reason: string): BackupError {
   });
 }
 
+function replacedMeanwhile(store: ObjectStore, key: string): BackupError {
+  return new BackupError(`The object ${key} was replaced before its backup was complete`, {
+    code: 'OBJECT_CHANGED',
+    kind: 'storage',
+    reason: `${store.description} holds another object of that name than the one that was stored`,
+    hint: 'Is another backup running? Run the command again: the next one has another name.',
+  });
+}
+
 /** Without its manifest a backup is not complete: if it can't be published and read back, the object goes too. */
 export async function publish(
   store: ObjectStore,
   manifest: Manifest,
-  {key, dataKey}: {key: EncryptionKey; dataKey: Buffer},
+  {key, dataKey, etag}: {key: EncryptionKey; dataKey: Buffer; etag: string | undefined},
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const [object] = manifest.objects;
@@ -309,11 +319,14 @@ export async function publish(
     // A prune that ran at the same time may have taken the object for one that was never finished.
     const stored = await store.head(object.key);
     if (stored?.sizeBytes !== object.size) throw unreadableManifest(store, 'the object that it describes is gone');
+    if (stored.etag !== etag) throw replacedMeanwhile(store, object.key);
   } catch (error) {
     const failure = asBackupError(error);
     // Another run's manifest, of the same millisecond: what lies there is not ours to remove.
     if (failure.code === 'OBJECT_EXISTS') throw failure;
-    for (const stored of [manifestKey(object.key), object.key]) await store.delete(stored).catch(() => undefined);
+    await store.delete(manifestKey(object.key)).catch(() => undefined);
+    // Nor is an object that took the place of ours.
+    if (failure.code !== 'OBJECT_CHANGED') await store.delete(object.key).catch(() => undefined);
     throw failure;
   }
 }

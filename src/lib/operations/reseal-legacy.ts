@@ -71,6 +71,7 @@ async function copy(
   const encoding = encodingTap();
   const compressed = measure({});
   const sealed = measure({digest: true});
+  let upload: ReturnType<ObjectStore['put']> | undefined;
   try {
     await pipeline(
       [
@@ -85,7 +86,10 @@ async function copy(
           {recovery: keys.recoveryPublic, dataKey},
         ),
         sealed,
-        (body: unknown) => store.put(key, body as Readable, {partSizeBytes, signal}),
+        (body: unknown) => {
+          upload = store.put(key, body as Readable, {partSizeBytes, signal});
+          return upload;
+        },
       ],
       signal ? {signal} : {},
     );
@@ -124,7 +128,7 @@ async function copy(
     excludedTableData: [],
     contents: inspection.contents,
   };
-  await publish(store, manifest, {key: keys.current, dataKey}, signal);
+  await publish(store, manifest, {key: keys.current, dataKey, etag: (await upload)?.etag}, signal);
 }
 
 /** Reads `SET client_encoding`, which is among the first lines of a dump. */

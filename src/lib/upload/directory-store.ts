@@ -48,7 +48,7 @@ export class DirectoryStore implements ObjectStore {
     this.description = `directory ${root}`;
   }
 
-  async put(key: string, body: Readable, options: PutOptions): Promise<void> {
+  async put(key: string, body: Readable, options: PutOptions): Promise<Pick<ObjectInfo, 'etag'>> {
     let total = 0;
     let bodyError: Error | undefined;
     const mode = options.key === 'replacing' ? 'replacing' : 'exclusive';
@@ -69,6 +69,7 @@ export class DirectoryStore implements ObjectStore {
       const {size} = await stat(file);
       if (size !== total) throw new Error(`${size} bytes are on the disk of ${total} that were written`);
     });
+    return {};
   }
 
   async create(key: string, body: Buffer, options?: string | SmallPutOptions): Promise<void> {

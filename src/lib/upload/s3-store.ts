@@ -12,10 +12,9 @@ import {
   PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3';
-import {Upload} from '@aws-sdk/lib-storage';
 import {BackupError, interruption} from '../errors.ts';
 import type {Secret} from '../secret.ts';
-import {mostParts, uploadConcurrency} from './part-size.ts';
+import {uploadConcurrency} from './part-size.ts';
 import {plainRequests} from './plain-request.ts';
 import {isNotFound, isNotImplemented, isPreconditionFailed, isTransient, storageError} from './s3-errors.ts';
 import {
@@ -27,6 +26,7 @@ import {
   type SmallPutOptions,
   type UnfinishedUpload,
 } from './store.ts';
+import {StreamUpload, unquoted} from './stream-upload.ts';
 
 export interface S3Settings {
   endpoint: string;
@@ -39,8 +39,6 @@ const connectionTimeoutMs = 10_000;
 /** No byte either way for so long: the connection is dead. */
 const socketTimeoutMs = 60_000;
 const mostAttempts = 5;
-/** How long an interrupted upload may take to come to rest. */
-const abortGraceMs = 10_000;
 /** A download that breaks off is continued so often without a byte of progress. */
 const mostResumptions = 5;
 
@@ -79,54 +77,69 @@ export class S3Store implements ObjectStore {
     this.description = description;
   }
 
-  async put(key: string, body: Readable, options: PutOptions): Promise<void> {
-    const {signal, onBytes, key: whose = 'own'} = options;
-    if (whose !== 'replacing') await this.#refuseExisting(key);
-    let sentBytes = 0;
-    let parts = 0;
-    const upload = new Upload({
-      client: this.#client,
-      params: {
-        Bucket: this.#bucket,
-        Key: key,
-        Body: counted(body, (length) => {
-          sentBytes += length;
-        }),
-        ContentType: options.contentType ?? 'application/octet-stream',
-        ...(options.metadata ? {Metadata: {...options.metadata}} : {}),
+  async put(key: string, body: Readable, options: PutOptions): Promise<Pick<ObjectInfo, 'etag'>> {
+    const {signal, partSizeBytes, key: whose = 'own'} = options;
+    const mustBeNew = whose !== 'replacing';
+    if (mustBeNew) await this.#refuseExisting(key);
+    const upload = new StreamUpload(
+      this.#client,
+      {Bucket: this.#bucket, Key: key},
+      {
+        partSizeBytes,
+        concurrency: options.concurrency ?? uploadConcurrency(partSizeBytes),
+        contentType: options.contentType ?? 'application/octet-stream',
+        metadata: options.metadata,
+        onBytes: options.onBytes,
       },
-      partSize: options.partSizeBytes,
-      queueSize: options.concurrency ?? uploadConcurrency(options.partSizeBytes),
-    });
-    upload.on('httpUploadProgress', ({loaded, part}) => {
-      parts = Math.max(parts, part ?? 0);
-      if (loaded !== undefined) onBytes?.(loaded);
-    });
-    // The library's abort() leaves requests under way that take effect later: a part, or the whole object. So the body
-    // ends, and the library comes to rest by itself; only from a dead connection is it called off.
-    let giveUp: NodeJS.Timeout | undefined;
+    );
     const abort = () => {
       body.destroy();
-      giveUp = setTimeout(() => void upload.abort(), abortGraceMs);
+      upload.interrupt();
+    };
+    const throwIfAborted = () => {
+      if (signal?.aborted) throw signal.reason;
     };
     signal?.addEventListener('abort', abort, {once: true});
     try {
-      if (signal?.aborted) throw signal.reason;
-      await upload.done();
-      await this.#checkStored(key, sentBytes, parts, whose === 'own');
-      if (signal?.aborted) throw signal.reason;
+      throwIfAborted();
+      await upload.send(body);
+      throwIfAborted();
+      const {etag} = await this.#complete(key, upload, mustBeNew);
+      throwIfAborted();
+      return {etag};
     } catch (error) {
-      const bodyError = body.errored;
+      const isOfBody = error === body.errored;
       body.destroy();
-      if (whose === 'own') await this.#removeRemainsOf(key);
-      // The library aborts it, and has left parts behind at times (aws-sdk-js-v3 #8299).
-      else if (upload.uploadId)
-        await this.abortUpload({key, id: upload.uploadId, startedAt: new Date()}).catch(() => undefined);
-      throw interruption(signal) ?? bodyError ?? storageError(`uploading ${key} to ${this.description}`, error);
+      await this.#removeRemainsOf(key, upload, whose === 'own');
+      const interrupted = interruption(signal);
+      if (interrupted) throw interrupted;
+      throw isOfBody ? error : storageError(`uploading ${key} to ${this.description}`, error);
     } finally {
-      clearTimeout(giveUp);
+      upload.close();
       signal?.removeEventListener('abort', abort);
     }
+  }
+
+  /** What was sent becomes the object; believe the bucket, not the answer. */
+  async #complete(key: string, upload: StreamUpload, mustBeNew: boolean): Promise<ObjectInfo> {
+    // Hours may have gone by since the start.
+    if (mustBeNew) await this.#refuseExisting(key);
+    try {
+      if (mustBeNew) await this.#ifAbsent((ifNoneMatch) => upload.complete(ifNoneMatch));
+      else await upload.complete(undefined);
+    } catch (error) {
+      // After an answer that was lost, the next try finds the upload gone, or the object there.
+      if (!(await this.#holdsUpload(key, upload))) throw isPreconditionFailed(error) ? this.#existsError(key) : error;
+    }
+    const stored = await this.head(key);
+    if (stored?.sizeBytes === upload.sentBytes) return stored;
+    throw new Error(`${stored?.sizeBytes ?? 0} bytes are stored of ${upload.sentBytes} that were sent`);
+  }
+
+  /** Of two runs that use the same key, each can tell what is its own. */
+  async #holdsUpload(key: string, upload: StreamUpload): Promise<boolean> {
+    const stored = await this.head(key).catch(() => undefined);
+    return stored?.etag !== undefined && stored.etag === upload.etag;
   }
 
   async #refuseExisting(key: string): Promise<void> {
@@ -142,47 +155,44 @@ export class S3Store implements ObjectStore {
     });
   }
 
-  /** Old versions of lib-storage resolved with parts missing: believe the bucket, not the library. */
-  async #checkStored(key: string, sentBytes: number, parts: number, isOwn: boolean): Promise<void> {
-    const stored = await this.head(key);
-    if (stored?.sizeBytes === sentBytes && parts <= mostParts) return;
-    if (isOwn) await this.delete(key).catch(() => undefined);
-    throw new Error(`${stored?.sizeBytes ?? 0} bytes are stored of ${sentBytes} that were sent`);
-  }
-
-  /**
-   * The key is this upload's own: whatever is under it, finished or not, is what it left behind. (A request whose answer
-   * was lost may have succeeded.)
-   */
-  async #removeRemainsOf(key: string): Promise<void> {
+  /** What cannot be removed now, because the store can't be reached, is invisible, and the next prune aborts it. */
+  async #removeRemainsOf(key: string, upload: StreamUpload, isOwn: boolean): Promise<void> {
+    await upload.abort().catch(() => undefined);
+    if (!isOwn) return;
     try {
-      await this.delete(key);
+      // A request whose answer was lost may have succeeded.
+      if (await this.#holdsUpload(key, upload)) await this.delete(key);
+      if (!upload.isNameless) return;
       for await (const unfinished of this.unfinishedUploads(key)) {
         if (unfinished.key === key) await this.abortUpload(unfinished);
       }
     } catch {
-      // The store can't be reached: its parts are invisible, and the next prune aborts them.
+      // As said above.
+    }
+  }
+
+  /** A write that must not overwrite, atomically where the store can. */
+  async #ifAbsent(write: (ifNoneMatch: '*' | undefined) => Promise<void>): Promise<void> {
+    if (!this.#hasConditionalWrites) return write(undefined);
+    try {
+      await write('*');
+    } catch (error) {
+      if (!isNotImplemented(error)) throw error;
+      this.#hasConditionalWrites = false;
+      await write(undefined);
     }
   }
 
   async create(key: string, body: Buffer, options: string | SmallPutOptions = {}): Promise<void> {
-    if (!this.#hasConditionalWrites) {
-      // Not atomic; names with milliseconds make a clash unlikely.
-      await this.#refuseExisting(key);
-      await this.replace(key, body, options);
-      return;
-    }
     try {
-      await this.#putSmall(key, body, options, '*');
+      await this.#ifAbsent(async (ifNoneMatch) => {
+        if (!ifNoneMatch) await this.#refuseExisting(key);
+        await this.#putSmall(key, body, options, ifNoneMatch);
+      });
     } catch (error) {
-      if (isPreconditionFailed(error)) {
-        // A first try whose answer was lost has written it.
-        if (await this.#holds(key, body)) return;
-        throw this.#existsError(key);
-      }
-      if (!isNotImplemented(error)) throw storageError(`writing ${key} to ${this.description}`, error);
-      this.#hasConditionalWrites = false;
-      await this.create(key, body, options);
+      if (!isPreconditionFailed(error)) throw storageError(`writing ${key} to ${this.description}`, error);
+      // A first try whose answer was lost has written it.
+      if (!(await this.#holds(key, body))) throw this.#existsError(key);
     }
   }
 
@@ -199,7 +209,12 @@ export class S3Store implements ObjectStore {
     }
   }
 
-  async #putSmall(key: string, body: Buffer, options: string | SmallPutOptions, ifNoneMatch?: '*'): Promise<void> {
+  async #putSmall(
+    key: string,
+    body: Buffer,
+    options: string | SmallPutOptions,
+    ifNoneMatch?: '*' | undefined,
+  ): Promise<void> {
     const {contentType = 'application/json', metadata} = typeof options === 'string' ? {contentType: options} : options;
     const plain = await this.#request({
       method: 'PUT',
@@ -236,6 +251,7 @@ export class S3Store implements ObjectStore {
         key,
         sizeBytes: answer.ContentLength ?? 0,
         modifiedAt: answer.LastModified ?? new Date(0),
+        etag: answer.ETag && unquoted(answer.ETag),
         metadata: answer.Metadata ?? {},
       };
     } catch (error) {
@@ -406,6 +422,7 @@ function headOf(headers: Readonly<Record<string, string>>): Omit<ObjectInfo, 'ke
   return {
     sizeBytes: Number(headers['content-length'] ?? 0),
     modifiedAt: new Date(headers['last-modified'] ?? 0),
+    etag: headers.etag && unquoted(headers.etag),
     metadata: Object.fromEntries(metadata.map(([name, value]) => [name.slice(metadataPrefix.length), value])),
   };
 }
@@ -428,17 +445,4 @@ function nextPage(doing: string, isTruncated: boolean | undefined, next: string 
   if (!isTruncated) return undefined;
   if (next && next !== last) return next;
   throw storageError(doing, new Error('the store says that there is more, and not where'));
-}
-
-/** The same bytes, as the kind of stream that lib-storage takes, with each chunk's length reported. */
-function counted(body: Readable, onChunk: (length: number) => void): Readable {
-  return Readable.from(
-    (async function* () {
-      for await (const chunk of body as AsyncIterable<Buffer>) {
-        onChunk(chunk.length);
-        yield chunk;
-      }
-    })(),
-    {objectMode: false},
-  );
 }

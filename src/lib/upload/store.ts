@@ -5,6 +5,8 @@ export interface ObjectInfo {
   key: string;
   sizeBytes: number;
   modifiedAt: Date;
+  /** Another one for every content, where the store makes one; `head` tells, a listing does not. */
+  etag?: string | undefined;
   /** What was stored with it; `head` tells, a listing does not. */
   metadata?: ObjectMetadata;
 }
@@ -65,9 +67,11 @@ export interface ObjectStore {
   /**
    * Stores a stream of unknown length. The object is visible as a whole or not at all: when the body or the upload
    * fails, nothing of it stays behind. The size is checked after completing.
-   * @throws OBJECT_EXISTS when there is an object of that key (looked at before the start), unless it is to be replaced
+   * @returns what a later `head` must find unchanged
+   * @throws OBJECT_EXISTS when there is an object of that key, at the start or at the end, unless it is to be replaced. (Where
+   *   the store knows no conditional writes, one that comes in the very moment of completing is not seen.)
    */
-  put(key: string, body: Readable, options: PutOptions): Promise<void>;
+  put(key: string, body: Readable, options: PutOptions): Promise<Pick<ObjectInfo, 'etag'>>;
 
   /**
    * Stores a small object if there is none of that key, atomically where the store can. A string as options is the
