@@ -93,7 +93,10 @@ test('a backup that is overtaken by another of the same millisecond in a bucket 
     if (method !== 'HEAD') return undefined;
     looks += 1;
     // The first look is before the upload; the second before its object is made.
-    return looks === 2 ? {before: async () => void (other = await take(own))} : undefined;
+    const overtake = async () => {
+      other = await take(own);
+    };
+    return looks === 2 ? {before: overtake} : undefined;
   });
   const overtaken = take({...own, settings: s3Settings(proxy, own.settings.backupsBucket)});
   expect(await failureOf(overtaken)).toMatchObject({code: 'OBJECT_EXISTS', exitCode: 4});
