@@ -149,7 +149,7 @@ describe('a library has one home, where its traps are handled', () => {
     ['listr2', /^ui\/progress\.ts$/, 'it writes to stdout and exits on Ctrl-C unless it is told not to'],
     [
       '@aws-sdk/*',
-      /^lib\/upload\/(s3-store|plain-request)\.ts$/,
+      /^lib\/upload\/(s3-store|stream-upload|plain-request)\.ts$/,
       'retries, digests and part sizes are set for R2 once',
     ],
     ['@smithy/*', /^lib\/upload\/(s3-store|plain-request)\.ts$/, "it is the SDK's own"],

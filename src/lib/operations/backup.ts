@@ -190,11 +190,14 @@ async function connect(
 ): Promise<{server: ServerFacts; pgDump: Tool}> {
   const searchPath = environment.PATH ?? '';
   const psql = await locatePsql(searchPath);
-  const [server] = await Promise.all([
+  const [server, reached] = await Promise.allSettled([
     serverFacts({connection: settings.database, psql, inherited: environment, signal}),
     reach(store),
   ]);
-  return {server, pgDump: await locatePgDump(server.major, searchPath)};
+  // Both have ended: no psql is left behind when the bucket refuses.
+  if (server.status === 'rejected') throw server.reason;
+  if (reached.status === 'rejected') throw reached.reason;
+  return {server: server.value, pgDump: await locatePgDump(server.value.major, searchPath)};
 }
 
 /** By a listing, which also says that there is no such bucket; a HEAD of an object can't. */
