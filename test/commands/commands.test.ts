@@ -10,7 +10,7 @@ import {allCommandLines, cli, program, startCli, storeEnvironment} from '../supp
 import type {TestDatabase} from '../support/database.ts';
 import {rowDigests} from '../support/dumps.ts';
 import {createDatabase, runSql} from '../support/postgres-server.ts';
-import {startProxy} from '../support/proxy.ts';
+import {type FaultyProxy, startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
@@ -396,7 +396,12 @@ describe('secrets', () => {
 
 describe('a signal', () => {
   let own: TestStore;
-  afterEach(() => own.dispose());
+  let proxy: FaultyProxy | undefined;
+  afterEach(async () => {
+    // One that listens after a failure would keep jest from ending.
+    await proxy?.stop();
+    await own.dispose();
+  });
 
   const sessions = (where = 'true') =>
     runSql(
@@ -410,7 +415,7 @@ describe('a signal', () => {
   ] as const)('%s while an upload is under way ends a backup with %d, and nothing is left', async (signal, code) => {
     own = await testStore('s3');
     let isHeld = false;
-    const proxy = await startProxy(objects, ({method, url}) => {
+    proxy = await startProxy(objects, ({method, url}) => {
       if (method !== 'PUT' || !url.includes('.encrypted') || isHeld) return undefined;
       isHeld = true;
       // It takes its time: it goes on when the signal has been sent.
@@ -429,7 +434,6 @@ describe('a signal', () => {
     expect(await own.keys()).toEqual([]);
     expect(await own.unfinished()).toEqual([]);
     expect(await sessions()).toBe('0');
-    await proxy.stop();
   });
 
   test.each([

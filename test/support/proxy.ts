@@ -85,6 +85,8 @@ export async function startProxy(
     // Swift sends a body with its 404 to a HEAD, which is no answer any more.
     outgoing.on('error', () => method !== 'HEAD' && answer.destroy());
     outgoing.on('response', (reply) => {
+      // The server does not want the rest of the body: on this connection no other request can follow it.
+      if (!incoming.complete) reply.headers.connection = 'close';
       relay(reply, answer, {hasBody: method !== 'HEAD', ...(fault && 'cutAfterBytes' in fault ? fault : {})}, pace);
     });
     if (fault && 'resetAfterBytes' in fault) resetAfter(fault.resetAfterBytes, incoming, outgoing);

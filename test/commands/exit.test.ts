@@ -1,0 +1,65 @@
+/** How the process ends when a command failed: by itself, never by `process.exit`, which may wait forever (src/main.ts). */
+import {afterAll, beforeAll, expect, test} from '@jest/globals';
+import {execa} from 'execa';
+import {type CliEnvironment, cli, startCli, storeEnvironment} from '../support/cli.ts';
+import type {TestDatabase} from '../support/database.ts';
+import {createDatabase} from '../support/postgres-server.ts';
+import {servers} from '../support/sandbox.ts';
+import {newKey, type TestStore, testStore} from '../support/settings.ts';
+import {waitUntil} from '../support/wait-until.ts';
+
+const said = 'process.exit was called';
+const module = `const exit = process.exit; process.exit = (code) => {process.stderr.write(${JSON.stringify(said)}); exit(code)}`;
+/** Nothing else changes: the process ends as it would, and tells how. */
+const telling = {NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(module)}`};
+
+const {postgres} = servers();
+let database: TestDatabase;
+let place: TestStore;
+let environment: CliEnvironment;
+beforeAll(async () => {
+  database = await createDatabase(postgres, {
+    sql: `CREATE TABLE filler AS SELECT n, md5('a' || n) || md5('b' || n) AS text FROM generate_series(1, 100000) n`,
+  });
+  place = await testStore('s3');
+  environment = {
+    ...telling,
+    DATABASE_URL: database.url,
+    PHI_ENCRYPTION_KEY: newKey(),
+    ...storeEnvironment(place.settings),
+  };
+});
+afterAll(async () => {
+  await database.drop();
+  await place.dispose();
+});
+
+test.each<[string, string[], Record<string, string>, number]>([
+  ['an unknown flag', ['backup', '--unknown'], {}, 2],
+  ['no settings', ['backup'], {PHI_ENCRYPTION_KEY: ''}, 2],
+  ['no such backup', ['restore', '--latest', '--yes'], {}, 4],
+  ['a bucket that is not there', ['backup'], {CLOUDFLARE_R2_BUCKET_BACKUPS: 'none'}, 4],
+  ['a database that is not there', ['backup'], {DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none'}, 3],
+  ['a store that answers nobody', ['list'], {CLOUDFLARE_R2_ENDPOINT: 'http://127.0.0.1:1'}, 4],
+  ['a status that is bad', ['status'], {}, 6],
+])('%s', async (_, args, variables, exitCode) => {
+  const result = await cli(args, {...environment, ...variables});
+  expect(result.output).not.toContain(said);
+  expect(result.exitCode).toBe(exitCode);
+});
+
+test('SIGTERM in the middle of an upload', async () => {
+  const child = startCli(['backup'], environment);
+  let stderr = '';
+  child.stderr?.on('data', (text) => (stderr += text));
+  await waitUntil(() => stderr.includes('Dump'), {what: 'the dump to begin', everyMs: 2});
+  child.kill('SIGTERM');
+  const {exitCode} = await child;
+  expect(stderr).not.toContain(said);
+  expect(exitCode).toBe(143);
+});
+
+test('a call of process.exit would be seen', async () => {
+  const {stderr} = await execa(process.execPath, ['--eval', 'process.exit()'], {env: telling});
+  expect(stderr).toContain(said);
+});
