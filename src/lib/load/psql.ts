@@ -2,6 +2,7 @@
 import type {Writable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
+import {lockTableHint} from '../postgres/lock-table.ts';
 import {describeFailure, type ProcessStream, processFailure, quotedMark, writeTo} from '../postgres/process.ts';
 import {query, quoteLiteral, type Session} from '../postgres/query.ts';
 
@@ -116,7 +117,10 @@ function loadHint(reason: string): string {
   if (/server closed the connection|terminating connection|connection to server/.test(reason)) {
     return 'The connection to the server was lost. Is it running? Restore again.';
   }
-  return 'Nothing was changed in the target. Mend the cause, or restore into a new, empty database with --target.';
+  return (
+    lockTableHint(reason) ??
+    'Nothing was changed in the target. Mend the cause, or restore into a new, empty database with --target.'
+  );
 }
 
 /**
