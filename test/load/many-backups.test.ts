@@ -87,7 +87,7 @@ async function measured(args: readonly string[], exitCode: number) {
   const requests = proxy.requests.slice(before);
   expect(memoryBytes).toBeLessThan(mostMemoryBytes);
   recordTrial({
-    area: 'Load',
+    area: 'Load: many backups',
     what: `${args[0]} in a bucket of ${count} backups of ${tables} tables`,
     outcome: `${requests.length} requests, ${seconds} s, at most ${Math.round(memoryBytes / 1e6)} MB of memory`,
   });

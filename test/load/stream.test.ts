@@ -61,7 +61,7 @@ function expectFlat(samples: readonly ProcessSample[], what: string): void {
   expect(last.openFiles).toBeLessThanOrEqual(first.openFiles + 2);
   const megabytes = ({memoryBytes}: ProcessSample) => `${Math.round(memoryBytes / 1e6)} MB`;
   recordTrial({
-    area: 'Load',
+    area: 'Load: large dumps',
     what: `${what}, ${totalBytes / 1e9} GB`,
     outcome: `${megabytes(first)} of memory in the first quarter, ${megabytes(last)} in the last; ${last.openFiles} open files`,
   });
