@@ -5,6 +5,6 @@ process.env.LOMA_TEST_SIZE = 'full';
 
 export default {
   ...base,
-  testMatch: ['faults', 'fuzz', 'databases'].map((name) => `<rootDir>/test/${name}/**/*.test.ts`),
+  testMatch: ['faults', 'fuzz', 'databases', 'load'].map((name) => `<rootDir>/test/${name}/**/*.test.ts`),
   reporters: ['default', '<rootDir>/test/support/reliability-reporter.ts'],
 };

@@ -126,8 +126,10 @@ export function listTable(backups: readonly Backup[], width: number, now: Date =
 }
 
 export function pruneSummary(result: PruneResult): string {
+  const [deleted, locked] = [new Set(result.deleted), new Set(result.locked)];
+  const verdict = (key: string) => (deleted.has(key) ? 'deleted' : locked.has(key) ? 'locked' : 'not deleted');
   const lines = result.decisions.map(({backup, action, because}) => {
-    const word = action === 'keep' ? 'keep' : result.dryRun ? 'would delete' : verdict(backup.key, result);
+    const word = action === 'keep' ? 'keep' : result.dryRun ? 'would delete' : verdict(backup.key);
     return `${word.padEnd(12)}  ${printable(backup.key)}  because ${printable(because)}`;
   });
   for (const key of result.abortedUploads) {
@@ -143,11 +145,6 @@ export function pruneSummary(result: PruneResult): string {
     ),
   );
   return lines.join('\n');
-}
-
-function verdict(key: string, {deleted, locked}: PruneResult): string {
-  if (deleted.includes(key)) return 'deleted';
-  return locked.includes(key) ? 'locked' : 'not deleted';
 }
 
 const statusMarks = {passed: 'passed ', failed: 'FAILED ', skipped: 'skipped'} as const;

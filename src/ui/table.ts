@@ -13,7 +13,10 @@ export function tableWidth(): number {
  * a key can be copied whole; the others are spread over as many lines as they need, texts broken between words.
  */
 export function table(head: readonly string[], rows: readonly (readonly string[])[], width: number): string {
-  const widths = head.map((title, column) => Math.max(...[head, ...rows].map((row) => (row[column] ?? title).length)));
+  const widths = head.map((title, column) =>
+    // Not `Math.max(...)`: a function has no room for hundreds of thousands of arguments.
+    rows.reduce((most, row) => Math.max(most, (row[column] ?? title).length), title.length),
+  );
   const lines = linesOfColumns(widths, width);
   const show = (row: readonly string[]) =>
     lines

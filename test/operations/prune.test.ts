@@ -7,7 +7,7 @@ import type {Runtime} from '../../src/lib/operations/runtime.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {objectClient} from '../support/object-server.ts';
 import {createDatabase} from '../support/postgres-server.ts';
-import {startProxy} from '../support/proxy.ts';
+import {type FaultyProxy, type ProxiedRequest, startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
@@ -21,6 +21,7 @@ import {
   type TestStore,
   testStore,
 } from '../support/settings.ts';
+import {manifestOf, takenAt} from '../support/tampering.ts';
 
 const {postgres, objects} = servers();
 const key = newKey();
@@ -151,6 +152,89 @@ describe('unfinished uploads', () => {
     const done = await pruning({}, later(48));
     expect(done.abortedUploads.sort()).toEqual([keyOfAge(1), keyOfAge(5)].sort());
     expect(await place.unfinished()).toEqual([foreign]);
+  });
+});
+
+describe('twenty that are old', () => {
+  const days = Array.from({length: 20}, (_, index) => 100 + index);
+  let old: string[];
+  beforeEach(async () => {
+    await fill('s3');
+    const [newest] = originals;
+    if (!newest) throw new Error('There is no backup.');
+    const manifest = await manifestOf(place.store, newest.key, key);
+    const copies = days.map((age) => takenAt(daysAgo(age + 0.5), manifest, key));
+    old = copies.map((copy) => copy.key);
+    await Promise.all(
+      copies.flatMap((copy) => [
+        place.store.create(copy.key, newest.body),
+        place.store.create(`${copy.key}.metadata.json`, copy.manifest),
+      ]),
+    );
+  });
+  afterEach(() => place.dispose());
+
+  const isDelete = ({method}: ProxiedRequest) => method === 'DELETE';
+  const objectOf = ({url}: ProxiedRequest) => decodeURIComponent(new URL(url, 'http://host').pathname);
+
+  /** A proxy that holds every delete back until there are eight of them, and then does something first. */
+  function gather(then: (proxy: FaultyProxy) => Promise<void> = async () => undefined): Promise<FaultyProxy> {
+    const eight = Promise.withResolvers<void>();
+    let waiting = 0;
+    const proxy = startProxy(objects, (request) =>
+      isDelete(request)
+        ? {
+            before: () => {
+              waiting += 1;
+              if (waiting === 8) proxy.then(then).then(eight.resolve, eight.reject);
+              return eight.promise;
+            },
+          }
+        : undefined,
+    );
+    return proxy;
+  }
+
+  test('go eight at a time, of each its manifest before the rest', async () => {
+    let atOnce: ProxiedRequest[] = [];
+    const proxy = await gather(async ({requests}) => {
+      // While something else is asked and answered, no ninth comes.
+      await place.keys();
+      atOnce = requests.filter(isDelete);
+    });
+    const result = await pruning({store: s3Settings(proxy, place.settings.backupsBucket)});
+    await proxy.stop();
+    expect(atOnce).toHaveLength(8);
+    expect(atOnce.every((request) => objectOf(request).endsWith('.metadata.json'))).toBe(true);
+    expect(result.deleted).toEqual([keyOfAge(400), ...old.toReversed(), ...[100, 40, 31].map(keyOfAge)]);
+    const gone = proxy.requests.filter(isDelete).map(objectOf);
+    for (const each of old) {
+      const body = gone.findIndex((name) => name.endsWith(each));
+      expect(gone.slice(0, body).some((name) => name.endsWith(`${each}.metadata.json`))).toBe(true);
+    }
+    expect(await place.keys()).toEqual(objectsOf([...[1, 5, 20, 29].map(keyOfAge), held.key]));
+  });
+
+  test('an interruption ends the eight that have begun, and begins no other', async () => {
+    const controller = new AbortController();
+    const before = await place.keys();
+    const proxy = await gather(async () => controller.abort());
+    const store = s3Settings(proxy, place.settings.backupsBucket);
+    expect(await failureOf(pruning({store}, {signal: controller.signal}))).toMatchObject({code: 'INTERRUPTED'});
+    await proxy.stop();
+    const oldest = objectsOf([keyOfAge(400), ...old.slice(-7)]);
+    expect(await place.keys()).toEqual(before.filter((each) => !oldest.includes(each)));
+  });
+
+  test('every one that could not be deleted is named', async () => {
+    const proxy = await startProxy(objects, (request) =>
+      isDelete(request) && /2026-0[23]/.test(request.url) ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
+    );
+    const result = await pruning({store: s3Settings(proxy, place.settings.backupsBucket)});
+    await proxy.stop();
+    const refused = [...old.toReversed(), keyOfAge(100)].filter((each) => /\/2026-0[23]/.test(each));
+    expect(refused.length).toBeGreaterThan(9);
+    expect(result.failed.map((each) => each.key)).toEqual(refused);
   });
 });
 

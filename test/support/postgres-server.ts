@@ -13,7 +13,7 @@ import type {ServerProcess} from './server-process.ts';
 import {type UserIds, unprivilegedUser} from './unprivileged-user.ts';
 import {waitUntil} from './wait-until.ts';
 
-export {createDatabase, runSql} from './database.ts';
+export {createDatabase, runSql, type TestDatabase} from './database.ts';
 
 export interface PostgresOptions {
   /** Lines for postgresql.conf. */

@@ -1,4 +1,7 @@
-/** How much the suites of test/faults, test/fuzz and test/databases do: a sample in `npm test`, all of it in `npm run test:faults`. */
+/**
+ * How much the suites of test/faults, test/fuzz, test/databases and test/load do: a sample in `npm test`, all of it in
+ * `npm run test:faults`.
+ */
 import {Random} from './random.ts';
 
 export const isFullRun = process.env.LOMA_TEST_SIZE === 'full';

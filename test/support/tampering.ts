@@ -1,7 +1,7 @@
 /** What a store, or whoever gets at it, can do to a backup. */
 import {createCipheriv, randomBytes} from 'node:crypto';
 import {gzipSync} from 'node:zlib';
-import {manifestKey, timestampOf} from '../../src/lib/catalog/key-names.ts';
+import {backupKey, manifestKey, timestampOf} from '../../src/lib/catalog/key-names.ts';
 import {type Manifest, readManifest, sealManifest} from '../../src/lib/catalog/manifest.ts';
 import {encryptionKey} from '../../src/lib/encrypt/keys.ts';
 import {parseHeader} from '../../src/lib/encrypt/message-header.ts';
@@ -30,6 +30,17 @@ export async function reseal(
 ): Promise<void> {
   const manifest = change(await manifestOf(store, backupKey, key));
   await store.replace(manifestKey(backupKey), Buffer.from(sealManifest(manifest, sealing(key))));
+}
+
+/**
+ * The manifest of the same backup as if it had been taken at another time: whatever does not open the object cannot tell.
+ * @returns the key of that backup, and the manifest, sealed
+ */
+export function takenAt(startedAt: Date, manifest: Manifest, key: string): {key: string; manifest: Buffer} {
+  const name = backupKey(startedAt, manifest.compression);
+  const objects = manifest.objects.map((object) => ({...object, key: name}));
+  const sealed = sealManifest({...manifest, timestamp: startedAt.toISOString(), objects}, sealing(key));
+  return {key: name, manifest: Buffer.from(sealed)};
 }
 
 /** Where the first frame of a sealed object ends, in bytes: sequence number, IV, 1 MiB, tag. */

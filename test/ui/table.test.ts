@@ -19,6 +19,10 @@ describe('a table', () => {
     expect(show(80, [])).toEqual(['Size  Key']);
   });
 
+  it('has room for a bucket of 300,000 files', () => {
+    expect(show(80, Array<string[]>(300_000).fill(['1 kB', 'a']))).toHaveLength(300_001);
+  });
+
   it('fits as long as its widest row does, and puts the last column on a line of its own when it does not', () => {
     const rows = [['1', 'x'.repeat(20)]];
     expect(show(26, rows)).toHaveLength(2);

@@ -1,6 +1,7 @@
 import type {Readable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {type Connection, clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
+import {lockTableHint} from '../postgres/lock-table.ts';
 import {describeFailure, type ProcessStream, processFailure, readFrom} from '../postgres/process.ts';
 import type {Tool} from '../postgres/tools.ts';
 import type {BlockPool} from '../streams/block-pool.ts';
@@ -56,6 +57,8 @@ export function startDump(options: DumpOptions): ProcessStream<Readable> {
 }
 
 function dumpHint(reason: string, connection: Connection): string {
+  const hint = lockTableHint(reason);
+  if (hint) return hint;
   if (/row-level security/.test(reason)) {
     return 'Give the role the right to read every row: ALTER ROLE … BYPASSRLS, or use the owner of the tables.';
   }
@@ -77,7 +80,10 @@ export function dumpError(error: unknown, options: DumpOptions): BackupError | u
   if (!failure) return undefined;
   const interrupted = interruption(options.signal);
   if (interrupted) return interrupted;
-  const reason = describeFailure(failure).replaceAll(/^pg_dump: (error: )?/gm, '');
+  const reason = describeFailure(failure)
+    .replaceAll(/^pg_dump: (error: )?/gm, '')
+    // LOCK TABLE names up to 100 KB of tables in one statement since pg_dump 16.
+    .replaceAll(/^(detail: Query was: .{100}).+/gm, '$1…');
   return new BackupError('pg_dump failed', {
     code: 'PG_DUMP_FAILED',
     kind: 'postgres',

@@ -48,6 +48,9 @@ const serverSettings = {
   autovacuum: 'off',
   listen_addresses: "''",
   unix_socket_permissions: '0700',
+  // A restore is one transaction, with a lock on all that it makes: room for 130,000, in about 40 MB.
+  max_locks_per_transaction: '4096',
+  max_connections: '20',
   log_statement: 'none',
   log_min_messages: 'fatal',
   log_min_error_statement: 'panic',

@@ -2,6 +2,7 @@
 import type {Writable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
+import {lockTableHint} from '../postgres/lock-table.ts';
 import {describeFailure, type ProcessStream, processFailure, quotedMark, writeTo} from '../postgres/process.ts';
 import {query, quoteLiteral, type Session} from '../postgres/query.ts';
 
@@ -45,7 +46,9 @@ export function rowCountChecks(expected: readonly ExpectedRows[]): string {
       `ELSE (${quoteLiteral(`${rowCountMark}: table ${table} has `)} || n || ${quoteLiteral(` rows, not ${rows}`)})::int END ` +
       `FROM (SELECT CASE WHEN relkind = 'p' THEN ` +
       // Rows that were loaded through a partitioned table lie in partitions that have none of their own in the dump.
-      `(SELECT count(*) FROM ${table} WHERE tableoid <> ALL (current_setting('loma.tables')::regclass[])) ` +
+      // The list is in a SELECT of its own, which runs for such a table only: otherwise the planner works it out for every table.
+      `(SELECT count(*) FROM ${table} WHERE tableoid NOT IN ` +
+      `(SELECT pg_catalog.unnest((SELECT current_setting('loma.tables')::oid[])))) ` +
       `ELSE (SELECT count(*) FROM ONLY ${table}) END AS n FROM pg_catalog.pg_class WHERE oid = ${name}::regclass) AS counted;`
     );
   });
@@ -53,7 +56,7 @@ export function rowCountChecks(expected: readonly ExpectedRows[]): string {
   return [
     // The dump turned it off, and then a count that it would hide rows from is an error.
     'SET row_security = on;',
-    `SELECT pg_catalog.set_config('loma.tables', ${quoteLiteral(`{${tables}}`)}, true);`,
+    `SELECT pg_catalog.set_config('loma.tables', ${quoteLiteral(`{${tables}}`)}::regclass[]::oid[]::text, true);`,
     ...checks,
   ].join('\n');
 }
@@ -114,7 +117,10 @@ function loadHint(reason: string): string {
   if (/server closed the connection|terminating connection|connection to server/.test(reason)) {
     return 'The connection to the server was lost. Is it running? Restore again.';
   }
-  return 'Nothing was changed in the target. Mend the cause, or restore into a new, empty database with --target.';
+  return (
+    lockTableHint(reason) ??
+    'Nothing was changed in the target. Mend the cause, or restore into a new, empty database with --target.'
+  );
 }
 
 /**

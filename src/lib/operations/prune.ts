@@ -1,9 +1,10 @@
+import pMap, {pMapSkip} from 'p-map';
 import type {Backup} from '../catalog/backups.ts';
 import {staleUploadMs} from '../catalog/health.ts';
 import {backupsPrefix, partOf} from '../catalog/key-names.ts';
 import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
 import {keyring} from '../encrypt/keys.ts';
-import {BackupError, interruption} from '../errors.ts';
+import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
@@ -28,6 +29,9 @@ export interface PruneResult {
   /** Unfinished uploads of this program that were aborted, or would be. */
   abortedUploads: string[];
 }
+
+/** Backups that are deleted at the same time; the objects of one go one after another. */
+const concurrency = 8;
 
 export const pruneSteps: readonly Step[] = [
   {id: 'catalog', title: 'Read the catalog'},
@@ -70,9 +74,16 @@ export async function pruneStore(
     'delete',
     async () => {
       // Oldest first, so that an interruption leaves the newer ones.
-      for (const {backup, action} of decisions.toReversed()) {
-        if (action === 'delete') await deleteBackup(store, backup, result, signal);
-      }
+      const old = decisions.toReversed().filter(({action}) => action === 'delete');
+      const deletions = await pMap(
+        old,
+        // What has begun when it is interrupted is ended.
+        ({backup}) => (signal?.aborted ? pMapSkip : deleteBackup(store, backup, dryRun)),
+        {concurrency},
+      );
+      const interrupted = interruption(signal);
+      if (interrupted) throw interrupted;
+      for (const deletion of deletions) addTo(result, deletion);
     },
     () =>
       `${result.deleted.length} ${dryRun ? 'would be ' : ''}deleted, ${backups.length - result.deleted.length} kept`,
@@ -90,23 +101,26 @@ export async function pruneStore(
   return result;
 }
 
+interface Deletion {
+  key: string;
+  /** Undefined: it is gone, or would be. */
+  failure: BackupError | undefined;
+}
+
 /** The manifest goes first: a backup that is half deleted must not look complete. */
-async function deleteBackup(
-  store: ObjectStore,
-  backup: Backup,
-  result: PruneResult,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const interrupted = interruption(signal);
-  if (interrupted) throw interrupted;
+async function deleteBackup(store: ObjectStore, {key, objectKeys}: Backup, dryRun: boolean): Promise<Deletion> {
   try {
-    if (!result.dryRun) for (const key of backup.objectKeys) await store.delete(key);
-    result.deleted.push(backup.key);
+    if (!dryRun) for (const each of objectKeys) await store.delete(each);
+    return {key, failure: undefined};
   } catch (error) {
-    if (!(error instanceof BackupError)) throw error;
-    if (error.code === 'OBJECT_LOCKED') result.locked.push(backup.key);
-    else result.failed.push({key: backup.key, reason: error.reason ?? error.message});
+    return {key, failure: asBackupError(error)};
   }
+}
+
+function addTo(result: PruneResult, {key, failure}: Deletion): void {
+  if (!failure) result.deleted.push(key);
+  else if (failure.code === 'OBJECT_LOCKED') result.locked.push(key);
+  else result.failed.push({key, reason: failure.reason ?? failure.message});
 }
 
 function isStale({key, startedAt}: UnfinishedUpload, now: Date): boolean {

@@ -1,6 +1,7 @@
 /** Questions to a server, asked through psql: the same program, settings and certificates that the restore will use. */
 import {BackupError, interruption} from '../errors.ts';
 import {type Connection, clientEnvironment, connectionArgument, describeConnection} from './connection.ts';
+import {lockTableHint} from './lock-table.ts';
 import {describeFailure, execute, processFailure} from './process.ts';
 import type {Tool} from './tools.ts';
 
@@ -28,7 +29,11 @@ function connectHint(message: string, connection: Connection): string {
   }
   if (/SSL|certificate/.test(message)) return 'Add ?sslmode=require to the URL if the server wants TLS.';
   const pooler = connection.warnings.find((text) => text.includes('pooler'));
-  return pooler ?? 'Is the server running, and may this machine reach it (firewall, allow list, VPN)?';
+  return (
+    lockTableHint(message) ??
+    pooler ??
+    'Is the server running, and may this machine reach it (firewall, allow list, VPN)?'
+  );
 }
 
 /** The error for a psql that failed before or during a question; one of ours is passed on. */
