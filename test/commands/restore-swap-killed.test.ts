@@ -3,7 +3,7 @@ import {afterAll, beforeAll, beforeEach, describe, expect, jest, test} from '@je
 import {backup} from '../../src/lib/operations/backup.ts';
 import {startCli, storeEnvironment} from '../support/cli.ts';
 import type {TestDatabase} from '../support/database.ts';
-import {type ClientMessage, type PostgresProxy, startPostgresProxy} from '../support/postgres-proxy.ts';
+import {type PostgresProxy, type ProxiedMessage, startPostgresProxy} from '../support/postgres-proxy.ts';
 import {createDatabase, type PostgresServer, runSql, startPostgres} from '../support/postgres-server.ts';
 import {backupSettings, newKey, runtime, type TestStore, testStore} from '../support/settings.ts';
 import {waitUntil} from '../support/wait-until.ts';
@@ -75,7 +75,7 @@ async function nextRunMends(left: readonly string[]): Promise<void> {
 
 /** Kills a run when a connection of it is where it should be, and lets what it has started go on, or not. */
 async function killedAt(
-  shouldStop: (message: ClientMessage) => boolean,
+  shouldStop: (message: ProxiedMessage) => boolean,
   then: 'goes on' | 'is cut',
   isThere: () => Promise<boolean> = async () => true,
 ): Promise<void> {
@@ -96,7 +96,7 @@ async function killedAt(
   await afterwards();
 }
 
-const isRename = ({text}: ClientMessage) => /ALTER DATABASE "loma_swap_\w+" RENAME/.test(text);
+const isRename = ({text}: ProxiedMessage) => /ALTER DATABASE "loma_swap_\w+" RENAME/.test(text);
 
 describe('SIGKILL', () => {
   test('while the new database is created', async () => {

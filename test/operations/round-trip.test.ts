@@ -287,6 +287,26 @@ break" SELECT generate_series(1, 7);
     await own.dispose();
   });
 
+  // Collations of the ICU for a whole database, and their versions, are there since 15.
+  (postgres.major >= 15 ? test : test.skip)('that pg_dump warns of is good, and the warning is told', async () => {
+    const own = await testStore('directory');
+    const database = await createDatabase(postgres, {icuLocale: 'en', sql: 'CREATE TABLE t AS SELECT 1 AS n'});
+    await database.query(`UPDATE pg_database SET datcollversion = '1.0' WHERE datname = current_database()`);
+    const told: string[] = [];
+    const settings = backupSettings({database: database.url, store: own, key});
+    const {warnings, rows} = await backup(
+      settings,
+      runtime({observer: (event) => event.type === 'warning' && void told.push(event.message)}),
+    );
+    expect({warnings, rows}).toEqual({
+      warnings: [`pg_dump: database "${database.name}" has a collation version mismatch`],
+      rows: 1,
+    });
+    expect(told).toEqual(warnings);
+    await database.drop();
+    await own.dispose();
+  });
+
   test('that lost most of its rows is warned of, and nothing is pruned', async () => {
     const own = await testStore('directory');
     const database = await createDatabase(postgres, {sql: 'CREATE TABLE t AS SELECT generate_series(1, 100) AS n'});

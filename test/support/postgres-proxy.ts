@@ -2,74 +2,77 @@
 import {type AddressInfo, connect, createServer, type Socket} from 'node:net';
 import type {PostgresHandle} from './postgres-handle.ts';
 
-/** Something that a client sends. */
-export interface ClientMessage {
+/** Something that passes through a connection. */
+export interface ProxiedMessage {
+  from: 'client' | 'server';
   /** The database that the connection asked for. */
   database: string;
   /** How many connections to that database came before this one. */
   earlier: number;
-  /** As Latin-1; empty when the connection is made. */
+  /** As Latin-1; the client's first is empty: it makes the connection. */
   text: string;
+  /** The connection's `client_port` in pg_stat_activity. */
+  clientPort: number;
 }
 
 export interface PostgresProxy {
   /** As the server's own, by way of the proxy. */
   url(database: string): string;
-  /** Resolves when a connection was stopped: what it sends is kept from the server. */
-  stopped: Promise<void>;
+  /** Resolves when a connection was stopped, to the first message that is kept back. */
+  stopped: Promise<ProxiedMessage>;
   /** Lets the stopped connections go on. */
   release(): void;
   /** Closes every connection, on both sides, and the proxy. */
   stop(): Promise<void>;
 }
 
-/** @param shouldStop is asked about everything that a client sends; true stops that connection before it */
+/** @param shouldStop is asked about everything that passes; true stops that direction of the connection before it */
 export async function startPostgresProxy(
   server: PostgresHandle,
-  shouldStop: (message: ClientMessage) => boolean,
+  shouldStop: (message: ProxiedMessage) => boolean,
 ): Promise<PostgresProxy> {
   const sockets = new Set<Socket>();
   const held: (() => void)[] = [];
   const counts = new Map<string, number>();
   let isReleased = false;
-  let tellStopped: () => void = () => undefined;
-  const stopped = new Promise<void>((resolve) => {
+  let tellStopped: (message: ProxiedMessage) => void = () => undefined;
+  const stopped = new Promise<ProxiedMessage>((resolve) => {
     tellStopped = resolve;
   });
 
   const serve = (client: Socket) => {
     const upstream = connect(server.port, '127.0.0.1');
-    for (const [socket, other] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      sockets.add(socket);
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        sockets.delete(socket);
-        other.destroy();
+    let about: Pick<ProxiedMessage, 'database' | 'earlier'> | undefined;
+    const relay = (from: ProxiedMessage['from'], source: Socket, other: Socket) => {
+      sockets.add(source);
+      source.on('error', () => undefined);
+      source.on('close', () => {
+        sockets.delete(source);
+        // What a server says last, it says before it closes.
+        other.destroySoon();
       });
-    }
-    upstream.pipe(client);
-    let database: string | undefined;
-    let earlier = 0;
-    client.on('data', (bytes: Buffer) => {
-      let text = bytes.toString('latin1');
-      if (database === undefined) {
-        database = databaseOf(bytes);
-        earlier = counts.get(database) ?? 0;
-        counts.set(database, earlier + 1);
-        text = '';
-      }
-      const pass = () => void upstream.write(bytes);
-      if (isReleased || !shouldStop({database, earlier, text})) return pass();
-      client.pause();
-      held.push(() => {
-        pass();
-        client.resume();
+      source.on('data', (bytes: Buffer) => {
+        const isFirst = about === undefined;
+        about ??= connectionTo(databaseOf(bytes));
+        const text = isFirst ? '' : bytes.toString('latin1');
+        const message = {...about, from, text, clientPort: upstream.localPort ?? 0};
+        const pass = () => void other.write(bytes);
+        if (isReleased || !shouldStop(message)) return pass();
+        source.pause();
+        held.push(() => {
+          pass();
+          source.resume();
+        });
+        tellStopped(message);
       });
-      tellStopped();
-    });
+    };
+    relay('client', client, upstream);
+    relay('server', upstream, client);
+  };
+  const connectionTo = (database: string) => {
+    const earlier = counts.get(database) ?? 0;
+    counts.set(database, earlier + 1);
+    return {database, earlier};
   };
   const proxy = createServer(serve);
   await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));

@@ -2,7 +2,7 @@ import type {Readable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {type Connection, clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
 import {lockTableHint} from '../postgres/lock-table.ts';
-import {describeFailure, type ProcessStream, processFailure, readFrom} from '../postgres/process.ts';
+import {describeFailure, type ProcessStream, processFailure, readFrom, withoutValues} from '../postgres/process.ts';
 import type {Tool} from '../postgres/tools.ts';
 import type {BlockPool} from '../streams/block-pool.ts';
 
@@ -54,6 +54,23 @@ export function startDump(options: DumpOptions): ProcessStream<Readable> {
   const environment = clientEnvironment(options.connection, options.inherited);
   const {signal, pool} = options;
   return readFrom(options.pgDump.path, pgDumpArguments(options), {environment, signal, pool});
+}
+
+/** More of them say nothing more. */
+const mostRemarks = 20;
+
+/**
+ * What pg_dump, or the server through it, remarked in a dump that succeeded: each remark on one line, with what belongs to it.
+ * @param remarks its standard error
+ */
+export function dumpWarnings(remarks: string): string[] {
+  const lines = withoutValues(remarks).replaceAll(/^pg_dump: (warning: )?|^WARNING: +/gm, '');
+  const all = lines
+    .split(/\n(?!detail: |hint: |\s|$)/)
+    .map((text) => text.trim().replaceAll(/\s*\n\s*(detail: |hint: )?/g, ' '))
+    .filter(Boolean);
+  const more = all.length > mostRemarks ? [`and ${all.length - mostRemarks} more`] : [];
+  return [...all.slice(0, mostRemarks), ...more].map((text) => `pg_dump: ${text}`);
 }
 
 function dumpHint(reason: string, connection: Connection): string {

@@ -8,7 +8,7 @@ import {codecs} from '../compress/codec.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
 import {inspect, requireComplete} from '../dump/inspect.ts';
-import {dumpEncoding, dumpError, startDump} from '../dump/pg-dump.ts';
+import {dumpEncoding, dumpError, dumpWarnings, startDump} from '../dump/pg-dump.ts';
 import {newDataKey} from '../encrypt/data-key.ts';
 import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
@@ -130,6 +130,7 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     dataKey: newDataKey(),
   };
   const streamed = await streamDump(store, plan, settings, runtime);
+  for (const text of streamed.warnings) warn(text);
   const manifest: Manifest = {
     version: '2.0',
     timestamp: startedAt.toISOString(),
@@ -267,6 +268,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
   }
   for (const step of steps) observer({type: 'finished', step});
   return {
+    warnings: dumpWarnings(await dump.remarks),
     contents: inspection.contents,
     dumpBytes: inspection.bytes,
     compressedBytes: compressed.bytes,

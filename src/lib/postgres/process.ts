@@ -26,13 +26,17 @@ export interface ProcessFailure {
 /** The facts of a failed child, if `error` is one. */
 export function processFailure(error: unknown): ProcessFailure | undefined {
   if (!(error instanceof ExecaError)) return undefined;
-  const text = typeof error.stderr === 'string' ? error.stderr : Buffer.from(error.stderr ?? '').toString();
   return {
-    stderr: text.trim().split('\n').slice(-12).join('\n'),
+    stderr: textOf(error.stderr).trim().split('\n').slice(-12).join('\n'),
     exitCode: error.exitCode,
     signal: error.signal,
     startError: error.exitCode === undefined && error.signal === undefined ? error.originalMessage : undefined,
   };
+}
+
+/** What was kept of an output, whatever it was asked for as. */
+function textOf(output: unknown): string {
+  return output instanceof Uint8Array ? Buffer.from(output).toString() : String(output ?? '');
 }
 
 /** One line that says how a child ended. */
@@ -160,6 +164,15 @@ export interface ProcessStream<S> {
   stream: S;
   /** Ends the program if it still runs, and waits until it has gone. Never rejects. */
   stop(): Promise<void>;
+  /** Its standard error, when it has ended well; empty when not: then it is in the error. Never rejects. */
+  remarks: Promise<string>;
+}
+
+function remarksOf(child: ResultPromise): Promise<string> {
+  return child.then(
+    ({stderr}) => textOf(stderr),
+    () => '',
+  );
 }
 
 function stopper(child: ResultPromise): () => Promise<void> {
@@ -235,11 +248,11 @@ export function readFrom(file: string, args: readonly string[], options: ReadOpt
     abandon: () => child.kill('SIGTERM'),
     pool: options.pool,
   });
-  return {stream, stop: stopper(child)};
+  return {stream, stop: stopper(child), remarks: remarksOf(child)};
 }
 
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
 export function writeTo(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Writable> {
   const child = execa(file, args, {...common(options), stdout: 'ignore', encoding: 'buffer'});
-  return {stream: killedWith(child.writable(), child), stop: stopper(child)};
+  return {stream: killedWith(child.writable(), child), stop: stopper(child), remarks: remarksOf(child)};
 }
