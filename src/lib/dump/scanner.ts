@@ -343,6 +343,7 @@ export class DumpScanner {
         return after;
       case '--':
         this.#endWord();
+        this.#atLineStart = false;
         this.#lexing = {in: 'lineComment'};
         return after;
       case '/*':

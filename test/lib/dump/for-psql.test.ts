@@ -49,6 +49,17 @@ describe('what psql gets to see', () => {
     expect((await feed(bytewise(Buffer.from(text)), stage())).toString()).toContain(text);
   });
 
+  it('is the same wherever the dump is cut in two', async () => {
+    const dump = Buffer.from(
+      "-- a ' comment\n\n--\n\nCOPY t FROM stdin;\n\\.x\n$$\n\\.\n\n/* b\n*/\nSELECT E'\\'' /* c */;\n-- d\n",
+    );
+    const whole = await feed([dump], stage());
+    for (let place = 1; place < dump.length; place += 1) {
+      const seen = await feed(cut(dump, [place]), stage());
+      expect({place, seen: seen.toString()}).toEqual({place, seen: whole.toString()});
+    }
+  });
+
   it('is committed for an empty dump only after its checks', async () => {
     expect((await feed([], stage())).toString()).toBe(`\\restrict tok3n\nBEGIN;\n\n${checks}\nCOMMIT;\n`);
   });
