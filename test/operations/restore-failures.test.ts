@@ -32,6 +32,7 @@ import {
   testStore,
 } from '../support/settings.ts';
 import {endOfFirstFrame, legacyBackup, legacyManifest, manifestOf, reseal} from '../support/tampering.ts';
+import {waitUntil} from '../support/wait-until.ts';
 
 const {postgres, objects} = servers();
 const key = newKey();
@@ -454,6 +455,21 @@ describe('half-way', () => {
       expect(await failure).toMatchObject({code: 'RESTORE_FAILED', exitCode: 3});
     });
     await killing;
+    expect(await stateOfTarget()).toEqual(before);
+  });
+
+  // PostgreSQL 13 can't be asked to look after its client.
+  const from14 = postgres.major >= 14 ? test : test.skip;
+  from14('psql is killed while it waits for a lock: its session does not outlive it', async () => {
+    const waits = `SELECT coalesce(string_agg(wait_event_type, ' '), 'none') FROM pg_stat_activity
+      WHERE datname = '${target.name}' AND application_name = 'loma-backup'`;
+    await withReader(async () => {
+      const failure = failureOf(restoring());
+      await waitUntil(async () => (await runSql(postgres.adminUrl, waits)) === 'Lock', {what: 'the restore to wait'});
+      for (const {pid} of await runningClients()) process.kill(pid, 'SIGKILL');
+      expect(await failure).toMatchObject({code: 'RESTORE_FAILED', exitCode: 3});
+      await waitUntil(async () => (await runSql(postgres.adminUrl, waits)) === 'none', {what: 'the session to end'});
+    });
     expect(await stateOfTarget()).toEqual(before);
   });
 

@@ -52,9 +52,18 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     return bytes;
   };
   const stage = scanStage(handler, take, () => keep(Buffer.from(`\n${beforeCommit()}\nCOMMIT;\n`)));
-  stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}BEGIN;\n`);
+  stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}${noticeLostClient}BEGIN;\n`);
   return stage;
 }
+
+/**
+ * A backend that waits for a lock, or counts rows, would not see that psql was killed, and would hold the locks that it has until
+ * it came to the end. Asked for in the session: poolers refuse a startup parameter that they do not know. Servers have the
+ * setting since PostgreSQL 14, and refuse it where the system can't tell a closed connection; Linux can.
+ */
+export const noticeLostClient =
+  "SELECT pg_catalog.set_config(name, '2s', false) FROM pg_catalog.pg_settings " +
+  "WHERE name = 'client_connection_check_interval' AND pg_catalog.version() ~ 'linux';\n";
 
 /** The same setting, where the server has it. */
 const ifKnown = Buffer.from(
