@@ -6,27 +6,19 @@ import {defaultRetention} from '../catalog/retention.ts';
 import {sealVerification, type Verification, type VerificationStep} from '../catalog/verification.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
-import type {Inspection} from '../dump/inspect.ts';
 import {allKeys, type Keyring, keyring} from '../encrypt/keys.ts';
-import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
-import {type LocalServer, startLocalServer} from '../load/local-server.ts';
-import {analyze} from '../load/psql.ts';
+import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {describeRights, lookAtRights} from '../load/rights.ts';
-import {createMissingRoles, dropRoles} from '../load/roles.ts';
-import {createScratch} from '../load/scratch.ts';
 import type {Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
-import {type Session, serverFacts} from '../postgres/query.ts';
-import {locatePgDump, locatePsql, majorOf} from '../postgres/tools.ts';
+import {serverFacts} from '../postgres/query.ts';
 import {openStores, type Stores} from '../upload/open-store.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, readCatalog, verificationSealingKey} from './catalog.ts';
-import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, readWhole} from './open-backup.ts';
-import {prove} from './proof.ts';
-import {load} from './restore.ts';
 import type {Runtime} from './runtime.ts';
+import {type ScratchPlace, sessionOf, TrialRestore} from './trial-restore.ts';
 
 export interface VerifySettings {
   store: StoreSettings;
@@ -36,8 +28,8 @@ export interface VerifySettings {
   choice: BackupChoice;
   /** Take a backup first, and verify that one. */
   withBackup: boolean;
-  /** Where the trial restore goes: a server where scratch databases may be made, or a throw-away one on this machine. */
-  scratch: {on: 'server'; connection: Connection} | {on: 'this machine'} | {on: 'nothing'};
+  /** Where the trial restore goes. */
+  scratch: ScratchPlace | {on: 'nothing'};
   /** Leave out what only a superuser may restore; it is not proved. */
   managed?: boolean;
   /** How ages are written in notes. */
@@ -100,10 +92,9 @@ class Verifier {
   readonly #steps: VerificationStep[] = [];
   readonly #warnings: string[] = [];
   #backups: Backup[] = [];
+  readonly #trial: TrialRestore;
   #choice: BackupChoice;
   #openable: OpenableBackup | undefined;
-  #recoveryMs: number | undefined;
-  #serverVersion = '';
   /** The backup itself was found to be bad, and not the server that it was tried on. */
   #isBad = false;
 
@@ -114,6 +105,10 @@ class Verifier {
     this.#keys = keyring(settings.keys.current, settings.keys.previous);
     this.#startedAt = runtime.now();
     this.#choice = settings.choice;
+    this.#trial = new TrialRestore(
+      {store: stores.backups, keys: this.#keys, isManaged: settings.managed ?? false, warn: (text) => this.#warn(text)},
+      runtime,
+    );
   }
 
   async run(): Promise<VerifyResult> {
@@ -137,7 +132,7 @@ class Verifier {
       failed: count('failed'),
       skipped: count('skipped'),
       isProved: this.#isProved(),
-      recoveryMs: this.#recoveryMs,
+      recoveryMs: this.#trial.recoveryMs,
       toolVersion: this.#runtime.toolVersion,
       backups: this.#backups,
       warnings: this.#warnings,
@@ -190,7 +185,7 @@ class Verifier {
   async #checkDatabase(): Promise<string> {
     const {optionalDatabase: connection} = this.#settings;
     if (!connection) throw new Skipped('DATABASE_URL is not set');
-    const session = await this.#session(connection);
+    const session = await sessionOf(connection, this.#runtime);
     const facts = await serverFacts(session);
     const rights = await lookAtRights(session);
     const problems = describeRights(rights);
@@ -288,88 +283,7 @@ class Verifier {
     if (scratch.on === 'nothing') {
       throw new Skipped('there is no server to try it on: set TEST_DATABASE_URL, or use --target or --scratch local');
     }
-    if (scratch.on === 'server') return this.#restoreOn(await this.#session(scratch.connection), this.#openable);
-    const {manifest} = this.#openable;
-    const local: LocalServer = await startLocalServer({
-      minimumMajor: manifest ? majorOf(manifest.serverVersion) : 13,
-      searchPath: this.#runtime.environment.PATH ?? '',
-      dumpBytes: manifest?.dumpBytes ?? this.#openable.backup.sizeBytes * 10,
-      signal: this.#runtime.signal,
-    });
-    try {
-      for (const warning of local.warnings) this.#warn(warning);
-      return await this.#restoreOn(await this.#session(local.connection), this.#openable);
-    } finally {
-      await local.stop();
-    }
-  }
-
-  async #restoreOn(server: Session, openable: OpenableBackup): Promise<string> {
-    const {manifest} = openable;
-    const facts = await serverFacts(server);
-    this.#serverVersion = facts.version;
-    const pgDump = await locatePgDump(facts.major, this.#runtime.environment.PATH ?? '');
-    const scratch = await createScratch(server, manifest?.encoding ?? facts.encoding, this.#runtime.now());
-    let roles: string[] = [];
-    try {
-      roles = await createMissingRoles(server, manifest?.roles ?? []);
-      const managed = this.#settings.managed ? await managedFilter(scratch.session) : undefined;
-      const started = performance.now();
-      const inspection = await load(this.#stores.backups, openable, this.#keys, scratch.session, this.#quiet(), {
-        withEntries: true,
-        filters: managed ? [managed] : [],
-      });
-      await managed?.settle?.();
-      await analyze(scratch.session);
-      this.#recoveryMs = Math.round(performance.now() - started);
-      const {differences, notes} = await prove(
-        {...expectedOf(openable, inspection), notCompared: managed?.heads},
-        {
-          session: scratch.session,
-          pgDump,
-          serverVersion: facts.version,
-          onBytes: (bytes) => this.#runtime.observer({type: 'progress', step: 'restore', bytes}),
-        },
-      );
-      if (differences.length > 0) throw proofFailed(differences);
-      const {tables, rows} = totals(inspection.contents);
-      const seconds = (this.#recoveryMs / 1000).toFixed(1);
-      return [
-        `restored in ${seconds} s into ${scratch.description} on PostgreSQL ${facts.version}, and dumped again: ` +
-          `${tables} tables, ${rows} rows, every digest equal`,
-        ...notes,
-        ...(managed?.leftOut ?? []).map(({what}) => `left out and not proved: ${what}`),
-      ].join('; ');
-    } finally {
-      await this.#cleanUp('the scratch database', () => scratch.drop());
-      await this.#cleanUp('roles made for the test', () => dropRoles(server, roles));
-    }
-  }
-
-  /** What cannot be cleaned up is told, and changes nothing about the backup. */
-  async #cleanUp(what: string, work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      this.#warn(`${what} could not be dropped: ${asBackupError(error).reason ?? messageOf(error)}`);
-    }
-  }
-
-  /** The steps of the restore inside are progress of this one. */
-  #quiet(): Runtime {
-    const {observer} = this.#runtime;
-    return {
-      ...this.#runtime,
-      observer: (event) => {
-        if (event.type === 'warning') observer(event);
-        if (event.type === 'progress' && event.step === 'load') observer({...event, step: 'restore'});
-      },
-    };
-  }
-
-  async #session(connection: Connection): Promise<Session> {
-    const {environment, signal} = this.#runtime;
-    return {connection, psql: await locatePsql(environment.PATH ?? ''), inherited: environment, signal};
+    return this.#trial.run(this.#openable, scratch);
   }
 
   /** Only a verification that came to the backup itself says something about it. */
@@ -382,8 +296,8 @@ class Verifier {
       verifiedAt: this.#startedAt.toISOString(),
       result: this.#isBad ? 'failed' : 'proved',
       toolVersion: this.#runtime.toolVersion,
-      serverVersion: this.#serverVersion,
-      ...(this.#recoveryMs === undefined ? {} : {recoveryMs: this.#recoveryMs}),
+      serverVersion: this.#trial.serverVersion,
+      ...(this.#trial.recoveryMs === undefined ? {} : {recoveryMs: this.#trial.recoveryMs}),
       steps: this.#steps,
     };
     try {
@@ -419,26 +333,4 @@ async function probe(store: ObjectStore): Promise<void> {
       if (!(error instanceof BackupError && error.code === 'OBJECT_LOCKED')) throw error;
     });
   }
-}
-
-/** What was in the stream, which was found equal to the manifest, with what the manifest says about its origin. */
-function expectedOf({manifest}: OpenableBackup, {contents, entries, versions}: Inspection) {
-  return {
-    contents,
-    entries,
-    encoding: manifest?.encoding,
-    excludedTableData: manifest?.excludedTableData ?? [],
-    pgDumpVersion: manifest?.pgDumpVersion ?? versions.pgDump ?? '',
-    serverVersion: manifest?.serverVersion ?? versions.server ?? '',
-  };
-}
-
-function proofFailed(differences: readonly string[]): BackupError {
-  const shown = differences.slice(0, 20);
-  const more = differences.length > shown.length ? [`and ${differences.length - shown.length} more`] : [];
-  return new BackupError('The restored database is not what was backed up', {
-    code: 'CONTENTS_DIFFER',
-    kind: 'verification',
-    reason: [...shown, ...more].join('; '),
-  });
 }
