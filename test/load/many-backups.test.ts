@@ -29,7 +29,7 @@ const tables = 100;
  * A manifest of 100 tables is 25 KB: if all of them stayed in memory, these would take 250 MB as they are read, and more as objects.
  * The program alone takes 60 MB.
  */
-const mostMemoryBytes = bySize({short: 160e6, full: 250e6});
+const mostMemoryBytes = bySize({short: 120e6, full: 250e6});
 const timeoutMs = 3_600_000;
 
 let place: TestStore;
