@@ -31,13 +31,18 @@ const complete = /-- PostgreSQL database dump complete[^\n\r]*(?:\n|$)/y;
 const dollarTag = String.raw`\$(?:[A-Za-z_\x80-\uffff][\w\x80-\uffff]*)?\$`;
 const tokens = {
   ambiguous: new RegExp(String.raw`[0-9$][\w$\x80-\uffff]*?(?:'|${dollarTag})|\0`, 'y'),
+  longTag: /\$[A-Za-z_\x80-\uffff][\w\x80-\uffff]{1000}/y,
+  /** Neither a quote nor a parameter. */
+  loneDollar: /\$(?![0-9])/y,
+  numberWithKeyword:
+    /[0-9][\w$\x80-\uffff]*(?:create|or|replace|function|procedure|begin|case|end)(?![\w$\x80-\uffff])/iy,
   lineComment: /--[^\n\r]*/y,
-  string: /'[^']*'/y,
+  string: /[bnx]?'[^']*'/iy,
   escapeString: /[eE]'(?:[^'\\]|\\.|'')*'(?!')/sy,
   quotedName: /"[^"]*"/y,
   dollar: new RegExp(String.raw`(${dollarTag})[^]*?\1`, 'y'),
   /** Of what has no end. */
-  quoteBegun: new RegExp(`[eE]?'|"|${dollarTag}`, 'y'),
+  quoteBegun: new RegExp(`[ebnxEBNX]?'|"|${dollarTag}`, 'y'),
   word: /[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*|[0-9][\w\x80-\uffff]*/y,
   command: /\\.{0,79}/y,
   breaks: /\n/y,
@@ -112,10 +117,18 @@ export function readPlainly(text: string): Reading | undefined {
       if (isLine) continue;
     }
     const start = at;
+    // Before a quote, which a tag that is too long would begin.
+    if (take(tokens.longTag)) return undefined;
     if (take(tokens.escapeString) || take(tokens.string) || take(tokens.quotedName) || take(tokens.dollar)) {
       mayBegin = false;
       isLineStart = false;
-    } else if (take(tokens.quoteBegun) || take(tokens.ambiguous)) return undefined;
+    } else if (
+      take(tokens.quoteBegun) ||
+      take(tokens.ambiguous) ||
+      take(tokens.loneDollar) ||
+      take(tokens.numberWithKeyword)
+    )
+      return undefined;
     else if (take(tokens.lineComment)) {
       // Says nothing about where a statement begins.
     } else if (text.startsWith('/*', at)) {
@@ -128,7 +141,7 @@ export function readPlainly(text: string): Reading | undefined {
       isLineStart = false;
       const command = take(tokens.command);
       if (command) {
-        reading.commands.push(command[0].trim());
+        reading.commands.push(Buffer.from(command[0]).subarray(0, 80).toString().trim());
         at = start + 1;
         mayBegin = false;
       } else {

@@ -121,9 +121,19 @@ type Lexing =
 const plain: Lexing = {in: 'plain'};
 const special = /['"$;\n\\()\0]|--?|\/\*?/g;
 const dollarTag = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$/y;
-const dollarTagBegun = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,62})?$/y;
+/** PostgreSQL sets no limit to a tag; pg_dump's have a few characters. */
+const longestTag = 1000;
+const dollarTagBegun = new RegExp(
+  String.raw`\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,${longestTag - 1}})?$`,
+  'y',
+);
+const dollarTagTooLong = new RegExp(String.raw`\$[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{${longestTag}}`, 'y');
 const words = /[A-Za-z0-9_$\x80-\xff]+/g;
 const wordAtEnd = /[A-Za-z0-9_$\x80-\xff]$/;
+/** A number or a parameter (`$1`), with what follows it at once. */
+const numberBegun = /^[0-9$]/;
+/** What psql counts to find the end of a statement (psqlscan.l, `identifier_count`, `begin_depth`). */
+const countedWord = /(create|or|replace|function|procedure|begin|case|end)$/i;
 /** No word that means something is longer. */
 const longestWord = 16;
 
@@ -361,6 +371,10 @@ export class DumpScanner {
       case '$': {
         // Inside an identifier it is a letter.
         if (/^[^0-9$]/.test(this.#word)) break;
+        // Whether it is a tag must not depend on how much of it is there.
+        dollarTagTooLong.lastIndex = end;
+        if (dollarTagTooLong.test(text))
+          throw ambiguous(`a dollar quote whose tag is longer than ${longestTag} characters`);
         dollarTag.lastIndex = end;
         const tag = dollarTag.exec(text)?.[0];
         if (tag) {
@@ -371,6 +385,8 @@ export class DumpScanner {
         }
         dollarTagBegun.lastIndex = end;
         if (!isLast && dollarTagBegun.test(text)) return end > at ? end : undefined;
+        if (!/[0-9]/.test(text[after] ?? ''))
+          throw ambiguous('a dollar sign that begins neither a quote nor a parameter');
         break;
       }
       default:
@@ -381,7 +397,11 @@ export class DumpScanner {
   }
 
   #beginQuote(quote: string, kind: 'string' | 'escapeString' | 'name'): void {
-    if (quote === "'") this.#refuseAfterNumber(quote);
+    if (quote === "'") {
+      this.#refuseAfterNumber(quote);
+      // A letter that belongs to the quote is no word.
+      if (/^[ebnx]$/i.test(this.#word)) this.#word = '';
+    }
     this.#endWord();
     this.#atStatementStart = false;
     this.#lexing = {in: kind};
@@ -389,7 +409,7 @@ export class DumpScanner {
 
   /** Versions of psql differ in where a number ends that letters or a quote follow at once. */
   #refuseAfterNumber(quote: string): void {
-    if (/^[0-9$]/.test(this.#word)) throw ambiguous(`a number with a quote after it (${this.#word}${quote})`);
+    if (numberBegun.test(this.#word)) throw ambiguous(`a number with a quote after it (${this.#word}${quote})`);
   }
 
   /** Notes what plain text means for what follows it. */
@@ -399,12 +419,20 @@ export class DumpScanner {
     words.lastIndex = 0;
     for (let match = words.exec(text); match; match = words.exec(text)) {
       if (match.index > 0) this.#endWord();
-      this.#word = (this.#word + match[0].slice(0, longestWord)).slice(0, longestWord);
+      const word = this.#word + match[0];
+      // Of a number, what stands at its end matters, too.
+      this.#word = numberBegun.test(word)
+        ? word.slice(0, 1) + word.slice(1).slice(-longestWord)
+        : word.slice(0, longestWord);
     }
     if (!wordAtEnd.test(text)) this.#endWord();
   }
 
+  /** @throws BackupError for a keyword after a number: a psql for which the number ends before it counts it, others do not */
   #endWord(): void {
+    if (numberBegun.test(this.#word) && countedWord.test(this.#word)) {
+      throw ambiguous(`a number with a word after it (${this.#word})`);
+    }
     if (this.#word !== '') this.#statement.word(this.#word);
     this.#word = '';
   }

@@ -64,6 +64,20 @@ describe('what psql gets to see', () => {
     }
   });
 
+  it.each([999, 1000, 1001, 8190, 8192, 20_000])(
+    'is refused for certain with a dollar quote whose tag has %d characters, if it is too long',
+    async (length) => {
+      const tag = `$${'x'.repeat(length)}$`;
+      const dump = Buffer.from(`SELECT ${tag} ' ${tag};\n\\! touch x '\n`);
+      const codes = new Set<unknown>();
+      for (const chunks of [[dump], cut(dump, [70]), cut(dump, [length]), cut(dump, [8192])]) {
+        const {error} = await tryFeed(chunks, stage());
+        codes.add((error as BackupError | undefined)?.reason);
+      }
+      expect([...codes]).toEqual([expect.stringContaining(length > 1000 ? 'longer than 1000' : 'touch x')]);
+    },
+  );
+
   it('is committed for an empty dump only after its checks', async () => {
     expect((await feed([], stage())).toString()).toBe(
       `\\restrict tok3n\n${noticeLostClient}BEGIN;\n\n${checks}\nCOMMIT;\n`,

@@ -313,7 +313,6 @@ describe('text that looks like a dump inside quotes', () => {
     ['an identifier that ends in e', "SELECT type'\\';\n"],
     ['a dollar sign inside an identifier', 'SELECT a$b$ ;\n'],
     ['a parameter', 'PREPARE p AS SELECT $1;\n'],
-    ['a dollar sign after a number alone', 'SELECT 1$;\n'],
     ['a comment after an e', "SELECT e/**/'\\';\n"],
   ])('does not begin at %s', (_, text) => {
     expect(kinds(`${text}COPY t FROM stdin;\n\\.\n`)).toEqual(['sql', 'copyStart', 'copyEnd']);
@@ -384,12 +383,22 @@ it('a function named begin is refused: psql does not find the end of its stateme
   expect(kinds('DROP FUNCTION public.begin();\nBEGIN;\n')).toEqual(['sql', 'transaction']);
 });
 
+it.each(['E', 'B', 'n', 'X'])("the letter of %s'' is no word of the statement", (letter) => {
+  const text = `${letter}''CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC SELECT 1;\nCOPY t FROM stdin;\n`;
+  expect(kinds(text)).toEqual(['sql']);
+});
+
 describe('SQL that versions of psql read in different ways', () => {
   it.each([
     ['a dollar quote after a number', 'SELECT 1$a$ ;$a$;\n'],
     ['a dollar quote after a parameter', 'SELECT $1$a$ ;$a$;\n'],
     ['an E string after a number', "SELECT 1e'\\';\n"],
     ['a string after a number', "SELECT 1'a';\n"],
+    ['a dollar sign after a number alone', 'SELECT 1$;\n'],
+    ['a dollar sign before a word', '$CREATE FUNCTION f() BEGIN ATOMIC ;\n'],
+    ['a keyword after a number', '1CREATE FUNCTION f() BEGIN ATOMIC ;\n'],
+    ['a keyword after a long number', `CREATE FUNCTION f() ${'1'.repeat(40)}begin ;\n`],
+    ['a keyword after a parameter', 'CREATE FUNCTION f() $1BEGIN ATOMIC ;\n'],
     ['a NUL byte', "SELECT 'a' \0'\n\\! rm -rf /\n';\n"],
   ])('is refused: %s', (_, text) => {
     for (const chunks of [[Buffer.from(text)], bytewise(Buffer.from(text))]) {
