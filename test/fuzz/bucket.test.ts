@@ -2,6 +2,7 @@
  * Whoever may write to the bucket may change everything in it. Whatever is there, a reader gives what was stored, or an
  * error of ours; it never releases a byte that was not authenticated.
  */
+import {createSecretKey} from 'node:crypto';
 import {mkdir, writeFile} from 'node:fs/promises';
 import path from 'node:path';
 import {Readable, Writable} from 'node:stream';
@@ -271,10 +272,10 @@ describe('a decompression bomb, sealed with the right key', () => {
 describe('the metadata of a file', () => {
   const fileKeys: FileKeys = {
     fingerprint: '0'.repeat(16),
-    digests: noise(32, 1),
-    names: noise(32, 2),
-    seal: noise(32, 3),
-    hidden: noise(32, 4),
+    digests: createSecretKey(noise(32, 1)),
+    names: createSecretKey(noise(32, 2)),
+    seal: createSecretKey(noise(32, 3)),
+    hidden: createSecretKey(noise(32, 4)),
   };
   const objectKey = 'migrated/uploads/a/b.pdf.encrypted';
 

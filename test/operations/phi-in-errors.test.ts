@@ -44,6 +44,11 @@ describe('a restore that the data make fail', () => {
       'invalid input syntax for type integer',
     ],
     [
+      'a value of several lines',
+      `CREATE TABLE public.p (age int);\nCOPY public.p (age) FROM stdin;\nPHI-123\\nPHI-123 "PHI-123"\\nPHI-123\n\\.\n`,
+      'invalid input syntax for type integer',
+    ],
+    [
       'a check that fails',
       `CREATE TABLE public.p (name text CHECK (name = 'x'));\nCOPY public.p (name) FROM stdin;\nPHI-123\n\\.\n`,
       'violates check constraint',

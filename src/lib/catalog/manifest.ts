@@ -1,5 +1,5 @@
 /** The manifest of a backup: written last, sealed, and validated when it is read. docs/FORMAT.md describes every field. */
-import {createHmac, timingSafeEqual} from 'node:crypto';
+import {createHmac, type KeyObject, timingSafeEqual} from 'node:crypto';
 import {z} from 'zod';
 import {compressionNames} from '../config.ts';
 import {canonicalJson, type Json} from './canonical-json.ts';
@@ -78,7 +78,7 @@ const sealSchema = z.object({
 /** A key to seal with: derived from the encryption key of that fingerprint. */
 export interface SealingKey {
   fingerprint: string;
-  key: Uint8Array;
+  key: KeyObject;
 }
 
 /** What the sealing key is derived for (HKDF's info). */
@@ -100,12 +100,12 @@ export type JsonObject = {[name: string]: Json | undefined};
  * The second seal of a manifest: an HMAC under a key derived from its object's data key, over everything but the two
  * seals. Whoever can open the object can check it, also with the recovery key, when the PHI key is lost.
  */
-export function dataKeySeal(document: JsonObject, key: Uint8Array): string {
+export function dataKeySeal(document: JsonObject, key: KeyObject): string {
   const {seal: _, dataKeySeal: __, ...rest} = document;
   return sealValue(rest, {fingerprint: '', key});
 }
 
-export function fitsDataKeySeal(document: JsonObject, key: Uint8Array): boolean {
+export function fitsDataKeySeal(document: JsonObject, key: KeyObject): boolean {
   return typeof document.dataKeySeal === 'string' && equalHex(dataKeySeal(document, key), document.dataKeySeal);
 }
 

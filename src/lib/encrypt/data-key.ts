@@ -35,13 +35,26 @@ export function newDataKey(): Buffer {
   return randomBytes(32);
 }
 
+/** Gives some work a new data key, which is wiped when the work has ended, well or not. */
+export function withNewDataKey<T>(work: (dataKey: Buffer) => Promise<T>): Promise<T> {
+  return wipedAfter(newDataKey(), work);
+}
+
+async function wipedAfter<T>(dataKey: Buffer, work: (dataKey: Buffer) => T | Promise<T>): Promise<T> {
+  try {
+    return await work(dataKey);
+  } finally {
+    dataKey.fill(0);
+  }
+}
+
 function aesKeyring(key: EncryptionKey): RawAesKeyringNode {
   return new RawAesKeyringNode({
     keyNamespace,
     keyName: key.fingerprint,
     wrappingSuite: RawAesWrappingSuiteIdentifier.AES256_GCM_IV12_TAG16_NO_PADDING,
     // The library wipes the array it is given, and wants one of its own, not a view of a pool.
-    unencryptedMasterKey: new Uint8Array(key.bytes()),
+    unencryptedMasterKey: key.use((bytes) => new Uint8Array(bytes)),
   });
 }
 
@@ -80,12 +93,13 @@ class RsaKeyring extends KeyringNode {
       ({providerId, providerInfo}) => providerId === recoveryNamespace && providerInfo === key?.fingerprint,
     );
     if (!own || !key) return material;
-    const dataKey = privateDecrypt({key: key.privateKey, ...oaep}, own.encryptedDataKey);
-    return material.setUnencryptedDataKey(new Uint8Array(dataKey), {
-      keyNamespace: recoveryNamespace,
-      keyName: key.fingerprint,
-      flags: KeyringTraceFlag.WRAPPING_KEY_DECRYPTED_DATA_KEY,
-    });
+    return wipedAfter(privateDecrypt({key: key.privateKey, ...oaep}, own.encryptedDataKey), (dataKey) =>
+      material.setUnencryptedDataKey(new Uint8Array(dataKey), {
+        keyNamespace: recoveryNamespace,
+        keyName: key.fingerprint,
+        flags: KeyringTraceFlag.WRAPPING_KEY_DECRYPTED_DATA_KEY,
+      }),
+    );
   }
 }
 
@@ -99,6 +113,7 @@ class GivenDataKey extends KeyringNode {
   }
 
   async _onEncrypt(material: NodeEncryptionMaterial): Promise<NodeEncryptionMaterial> {
+    if (this.#dataKey.every((byte) => byte === 0)) throw new Error('the data key was wiped before it was used');
     // A copy: the library wipes it.
     return material.setUnencryptedDataKey(new Uint8Array(this.#dataKey), {
       keyNamespace,
@@ -171,6 +186,7 @@ export async function wrapDataKey(
 ): Promise<WrappedKey[]> {
   const material = new NodeEncryptionMaterial(new NodeAlgorithmSuite(suiteId), {...context});
   await wrappingKeyring(keys, dataKey).onEncrypt(material);
+  material.zeroUnencryptedDataKey();
   return material.encryptedDataKeys.map(({providerId, providerInfo, rawInfo, encryptedDataKey}) => {
     const info = Buffer.from(rawInfo ?? Buffer.from(providerInfo));
     const name = providerId === keyNamespace ? keys.key.fingerprint : info.toString();
@@ -178,24 +194,39 @@ export async function wrapDataKey(
   });
 }
 
+/** Where the data key of an object is, and what opens it. */
+export interface WrappedDataKey {
+  header: MessageHeader;
+  keys: readonly OpeningKey[];
+  /** Wrapped keys that are kept beside the object. */
+  more: readonly WrappedKey[];
+  /** The object, for errors. */
+  what: string;
+}
+
 /**
- * Unwraps the data key of an object and holds the object's header to it: its commitment and its tag, which covers all of
- * the header.
- * @param more wrapped keys that are kept beside the object
+ * Unwraps the data key of an object, holds the object's header to it (its commitment and its tag, which covers all of the
+ * header), and gives it to some work; it is wiped when that has ended.
  * @throws BackupError DECRYPTION_FAILED
  */
-export async function unwrapDataKey(
-  header: MessageHeader,
-  keys: readonly OpeningKey[],
-  more: readonly WrappedKey[],
-  what: string,
-): Promise<Buffer> {
+export async function withUnwrappedDataKey<T>(
+  {header, keys, more, what}: WrappedDataKey,
+  work: (dataKey: Buffer) => T | Promise<T>,
+): Promise<T> {
   const material = new NodeDecryptionMaterial(new NodeAlgorithmSuite(suiteId), {...header.context});
   await openingKeyring(keys, more)
     .onDecrypt(material, header.wrappedKeys.map(libraryForm))
     .catch(() => undefined);
   if (!material.hasUnencryptedDataKey) throw integrityError(what, 'the wrapped data key was altered');
-  const dataKey = Buffer.from(revealDataKey(material.getUnencryptedDataKey()));
+  const unwrapped = Buffer.from(revealDataKey(material.getUnencryptedDataKey()));
+  material.zeroUnencryptedDataKey();
+  return wipedAfter(unwrapped, (dataKey) => {
+    checkHeaderAgainst(dataKey, header, what);
+    return work(dataKey);
+  });
+}
+
+function checkHeaderAgainst(dataKey: Buffer, header: MessageHeader, what: string): void {
   const derive = (label: Buffer) => Buffer.from(hkdfSync('sha512', dataKey, header.messageId, label, 32));
   if (!timingSafeEqual(derive(Buffer.from('COMMITKEY')), header.commitment)) {
     throw integrityError(what, 'the data key is not the one that it was sealed with');
@@ -208,6 +239,7 @@ export async function unwrapDataKey(
     decipher.setAAD(header.authenticated).setAuthTag(header.tag).final();
   } catch {
     throw integrityError(what, 'its header was altered');
+  } finally {
+    messageKey.fill(0);
   }
-  return dataKey;
 }

@@ -1,5 +1,13 @@
 /** The keys that seal and open backups, and the fingerprints they are told apart by. */
-import {createHash, createPrivateKey, createPublicKey, hkdfSync, type KeyObject, randomBytes} from 'node:crypto';
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  createSecretKey,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto';
 import {BackupError} from '../errors.ts';
 import type {Secret} from '../secret.ts';
 
@@ -12,8 +20,8 @@ export interface EncryptionKey {
   is?: 'key';
   /** The first 16 hex digits of the SHA-256 of the key: tells keys apart and gives nothing away. */
   fingerprint: string;
-  /** A fresh copy of the 32 bytes; whoever takes it may wipe it. */
-  bytes(): Buffer;
+  /** Gives a copy of the 32 bytes to some work, and wipes it afterwards. */
+  use<T>(work: (bytes: Buffer) => T): T;
 }
 
 /** The recovery key's public half: every data key is wrapped under it, too. */
@@ -49,8 +57,15 @@ export interface Keyring extends ReadingKeys {
 }
 
 export function encryptionKey(hex: Secret): EncryptionKey {
-  const copy = () => Buffer.from(hex.reveal(), 'hex');
-  return {fingerprint: createHash('sha256').update(copy()).digest('hex').slice(0, 16), bytes: copy};
+  const use = <T>(work: (bytes: Buffer) => T): T => {
+    const bytes = Buffer.from(hex.reveal(), 'hex');
+    try {
+      return work(bytes);
+    } finally {
+      bytes.fill(0);
+    }
+  };
+  return {fingerprint: use((bytes) => createHash('sha256').update(bytes).digest('hex').slice(0, 16)), use};
 }
 
 /** @param recoveryPem the recovery key's public half */
@@ -136,11 +151,17 @@ export function openingKeys(keys: ReadingKeys): readonly OpeningKey[] {
  * The key that seals manifests, derived from the encryption key so that neither can stand for the other: HKDF-SHA-256
  * (RFC 5869), no salt, the given purpose as info.
  */
-export function derivedKey(key: EncryptionKey, purpose: string): Buffer {
-  return deriveFrom(key.bytes(), purpose);
+export function derivedKey(key: EncryptionKey, purpose: string): KeyObject {
+  return key.use((bytes) => deriveFrom(bytes, purpose));
 }
 
-/** The same from any 32 secret bytes, such as a data key. */
-export function deriveFrom(secret: Uint8Array, purpose: string): Buffer {
-  return Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), purpose, 32));
+/**
+ * The same from any 32 secret bytes, such as a data key. Node.js keeps what is in a KeyObject outside of its heap, and wipes it
+ * when nobody holds it any more.
+ */
+export function deriveFrom(secret: Uint8Array, purpose: string): KeyObject {
+  const bytes = Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), purpose, 32));
+  const key = createSecretKey(bytes);
+  bytes.fill(0);
+  return key;
 }

@@ -27,7 +27,8 @@ export function openLegacy(key: EncryptionKey, what: string): Transform {
     transform(chunk: Buffer, _encoding, done) {
       held = Buffer.concat([held, chunk]);
       if (!decipher && held.length >= ivBytes) {
-        decipher = createDecipheriv('aes-256-gcm', key.bytes(), held.subarray(0, ivBytes));
+        const iv = held.subarray(0, ivBytes);
+        decipher = key.use((bytes) => createDecipheriv('aes-256-gcm', bytes, iv));
         held = held.subarray(ivBytes);
       }
       // The last bytes may be the tag.

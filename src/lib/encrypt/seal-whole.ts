@@ -29,7 +29,7 @@ function newRandomness(): SealRandomness {
   return {messageId: bytes.subarray(0, 32), dataKey: bytes.subarray(32, 64), wrappingIv: bytes.subarray(64)};
 }
 
-/** @param randomness for the tests alone: never twice the same */
+/** @param randomness for the tests alone: never twice the same; its data key is wiped */
 export function sealWhole(
   content: Buffer,
   key: EncryptionKey,
@@ -56,6 +56,7 @@ export function sealWhole(
     frames.push(...frame(messageKey, messageId, sequence, plain, isFinal));
     if (isFinal) break;
   }
+  for (const secret of [messageKey, dataKey]) secret.fill(0);
   return Buffer.concat([head, ...headerTag, ...frames]);
 }
 
@@ -67,7 +68,7 @@ function header(key: EncryptionKey, context: Buffer, dataKey: Buffer, iv: Buffer
     number(1, 2),
     counted(Buffer.from(keyNamespace)),
     counted(info),
-    counted(Buffer.concat(encrypt(key.bytes(), iv, context, dataKey))),
+    counted(Buffer.concat(key.use((bytes) => encrypt(bytes, iv, context, dataKey)))),
     number(framedContent, 1),
     number(frameBytes, 4),
   ];

@@ -2,7 +2,7 @@
  * The names of objects in the files bucket, and of the files that they were. A file's name is `<dir>/<path>`, always with
  * `/`; its object is `migrated/<dir>/<path>.encrypted`. Existing deployments have them under these keys.
  */
-import {createHmac} from 'node:crypto';
+import {createHmac, type KeyObject} from 'node:crypto';
 
 export const filesPrefix = 'migrated/';
 const suffix = '.encrypted';
@@ -15,7 +15,7 @@ export function objectKeyOf(name: string): string {
 }
 
 /** The key with the file's path hidden in it: only the directory that was migrated is readable. */
-export function hiddenKeyOf(name: string, namesKey: Buffer): string {
+export function hiddenKeyOf(name: string, namesKey: KeyObject): string {
   const directory = name.slice(0, name.indexOf('/'));
   return objectKeyOf(`${directory}/${createHmac('sha256', namesKey).update(name).digest('hex')}`);
 }

@@ -1,5 +1,5 @@
 /** A local file that is read while others may change it: it is what it was at the start, or it is not used. */
-import {createHmac} from 'node:crypto';
+import {createHmac, type KeyObject} from 'node:crypto';
 import {type BigIntStats, closeSync, constants, fstatSync, openSync, read as readAsync, readSync} from 'node:fs';
 import {lstat, unlink} from 'node:fs/promises';
 import {promisify} from 'node:util';
@@ -134,14 +134,14 @@ export class LocalFile {
   }
 
   /** HMAC-SHA-256 of its content, hex. */
-  async digest(key: Buffer): Promise<string> {
+  async digest(key: KeyObject): Promise<string> {
     const hash = createHmac('sha256', key);
     for await (const chunk of this.#chunks((bytes) => this.#scratchOf(bytes))) hash.update(chunk);
     return hash.digest('hex');
   }
 
   /** The same content as `read`, held to a digest that was made before: a change that left no other trace. */
-  async *readAgain(key: Buffer, digest: string): AsyncGenerator<Buffer> {
+  async *readAgain(key: KeyObject, digest: string): AsyncGenerator<Buffer> {
     const hash = createHmac('sha256', key);
     let held: Buffer | undefined;
     for await (const chunk of this.read()) {

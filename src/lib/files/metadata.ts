@@ -3,7 +3,7 @@
  * change metadata, so they are authenticated together with the object's key; nothing of them is used unless that holds.
  * With a hidden name, all of it, with the name, is encrypted. docs/FILES.md describes both forms.
  */
-import {createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual} from 'node:crypto';
+import {createCipheriv, createDecipheriv, createHmac, type KeyObject, randomBytes, timingSafeEqual} from 'node:crypto';
 import {z} from 'zod';
 import {nameOf} from './file-names.ts';
 
@@ -12,13 +12,13 @@ export interface FileKeys {
   /** Of the encryption key. */
   fingerprint: string;
   /** For digests of contents. */
-  digests: Buffer;
+  digests: KeyObject;
   /** For names hidden in keys. */
-  names: Buffer;
+  names: KeyObject;
   /** For the seal of metadata. */
-  seal: Buffer;
+  seal: KeyObject;
   /** For metadata with a name in them. */
-  hidden: Buffer;
+  hidden: KeyObject;
 }
 
 export interface FileFacts {

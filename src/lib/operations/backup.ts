@@ -9,7 +9,7 @@ import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
 import {inspect, requireComplete} from '../dump/inspect.ts';
 import {dumpEncoding, dumpError, dumpWarnings, startDump} from '../dump/pg-dump.ts';
-import {newDataKey} from '../encrypt/data-key.ts';
+import {withNewDataKey} from '../encrypt/data-key.ts';
 import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
@@ -89,7 +89,7 @@ const suspiciousShare = 0.5;
 export async function backup(settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
   const stores = await openStores(settings.store);
   try {
-    return await backupTo(stores.backups, settings, runtime);
+    return await withNewDataKey((dataKey) => backupTo(stores.backups, dataKey, settings, runtime));
   } finally {
     stores.close();
   }
@@ -107,7 +107,12 @@ interface Plan {
   dataKey: Buffer;
 }
 
-async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
+async function backupTo(
+  store: ObjectStore,
+  dataKey: Buffer,
+  settings: BackupSettings,
+  runtime: Runtime,
+): Promise<BackupResult> {
   const {observer} = runtime;
   const started = performance.now();
   const startedAt = runtime.now();
@@ -127,7 +132,7 @@ async function backupTo(store: ObjectStore, settings: BackupSettings, runtime: R
     pgDump,
     partSizeBytes: partSizeFor(server.sizeBytes),
     keys,
-    dataKey: newDataKey(),
+    dataKey,
   };
   const streamed = await streamDump(store, plan, settings, runtime);
   for (const text of streamed.warnings) warn(text);

@@ -1,4 +1,5 @@
 /** Reading the catalog: what backups a bucket holds, and which one is meant. */
+import type {KeyObject} from 'node:crypto';
 import pMap from 'p-map';
 import {type Backup, type BackupObjects, describeBackup, groupObjects, isRestorable} from '../catalog/backups.ts';
 import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp, verificationKey} from '../catalog/key-names.ts';
@@ -30,7 +31,7 @@ export function manifestSealingKey(key: EncryptionKey): SealingKey {
 }
 
 /** The key that seals a manifest for those who can open its object. */
-export function dataKeySealingKey(dataKey: Uint8Array): Buffer {
+export function dataKeySealingKey(dataKey: Uint8Array): KeyObject {
   return deriveFrom(dataKey, dataKeySealPurpose);
 }
 

@@ -11,7 +11,7 @@ import {
 } from '../catalog/manifest.ts';
 import {mostVerificationBytes, readVerification} from '../catalog/verification.ts';
 import type {KeySettings, StoreSettings} from '../config.ts';
-import {unwrapDataKey, wrapDataKey} from '../encrypt/data-key.ts';
+import {withUnwrappedDataKey, wrapDataKey} from '../encrypt/data-key.ts';
 import {fittingKeys} from '../encrypt/frame-check.ts';
 import {allKeys, type Keyring, keyring} from '../encrypt/keys.ts';
 import type {MessageHeader, WrappedKey} from '../encrypt/message-header.ts';
@@ -245,13 +245,16 @@ async function rewrapped(
   what: string,
 ): Promise<Buffer> {
   const {current: key, recoveryPublic: recovery} = keys;
-  const dataKey = await unwrapDataKey(header, allKeys(keys), keptKeys(document), what);
   const isInHeader = (own: WrappedKey) =>
     header.wrappedKeys.some(({namespace, name}) => namespace === own.namespace && name === own.name);
-  const kept = (await wrapDataKey(dataKey, header, {key, recovery})).filter((own) => !isInHeader(own));
-  // What is about to be relied on: the current key alone, and what is about to be stored.
-  const proof = await unwrapDataKey(header, [key], kept, what);
-  if (!proof.equals(dataKey)) throw changed(what);
+  const wrapped = {header, keys: allKeys(keys), more: keptKeys(document), what};
+  const {kept, sealing} = await withUnwrappedDataKey(wrapped, async (dataKey) => {
+    const own = (await wrapDataKey(dataKey, header, {key, recovery})).filter((each) => !isInHeader(each));
+    // What is about to be relied on: the current key alone, and what is about to be stored.
+    const proof = {header, keys: [key], more: own, what};
+    if (!(await withUnwrappedDataKey(proof, (again) => again.equals(dataKey)))) throw changed(what);
+    return {kept: own, sealing: dataKeySealingKey(dataKey)};
+  });
   const {wrappedKeys: _, ...rest} = json;
   const manifest: JsonObject = {
     ...rest,
@@ -266,7 +269,7 @@ async function rewrapped(
           })),
         }),
   };
-  const sealed = {...manifest, dataKeySeal: dataKeySeal(manifest, dataKeySealingKey(dataKey))};
+  const sealed = {...manifest, dataKeySeal: dataKeySeal(manifest, sealing)};
   return Buffer.from(sealDocument(sealed, manifestSealingKey(key)));
 }
 

@@ -6,7 +6,7 @@ import {type DocumentReading, fitsDataKeySeal, type Manifest} from '../catalog/m
 import {codecs, decompressionError} from '../compress/codec.ts';
 import {differences} from '../dump/contents.ts';
 import {type Inspection, inspect, requireComplete} from '../dump/inspect.ts';
-import {unwrapDataKey} from '../encrypt/data-key.ts';
+import {withUnwrappedDataKey} from '../encrypt/data-key.ts';
 import {integrityError, wrongKey} from '../encrypt/frame-check.ts';
 import {allKeys, type EncryptionKey, openingKeys, type ReadingKeys} from '../encrypt/keys.ts';
 import {authenticateLegacy, openLegacy} from '../encrypt/legacy.ts';
@@ -78,8 +78,9 @@ async function checkDataKeySeal(
   what: string,
 ): Promise<void> {
   if (!keys.recovery) throw wrongKey(`the manifest of ${what}`, sealedBy, openingKeys(keys));
-  const dataKey = await unwrapDataKey(header, openingKeys(keys), keptKeys(document), what);
-  if (!fitsDataKeySeal(json, dataKeySealingKey(dataKey))) {
+  const wrapped = {header, keys: openingKeys(keys), more: keptKeys(document), what};
+  const sealing = await withUnwrappedDataKey(wrapped, dataKeySealingKey);
+  if (!fitsDataKeySeal(json, sealing)) {
     throw manifestError(what, 'it was altered: its seal under the data key does not fit');
   }
 }

@@ -11,7 +11,7 @@ import type {Manifest} from '../catalog/manifest.ts';
 import {defaultRetention} from '../catalog/retention.ts';
 import {codecs} from '../compress/codec.ts';
 import {inspect} from '../dump/inspect.ts';
-import {newDataKey} from '../encrypt/data-key.ts';
+import {withNewDataKey} from '../encrypt/data-key.ts';
 import type {Keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
 import {asBackupError, BackupError, interruption} from '../errors.ts';
@@ -47,7 +47,8 @@ export async function resealLegacy(
   if (dryRun) return key;
   // Its upload was complete, and its manifest was not published: nothing relies on it.
   if (earlier?.state === 'incomplete') await store.delete(key);
-  if (earlier?.state !== 'complete') await copy(store, backup, key, keys, runtime);
+  if (earlier?.state !== 'complete')
+    await withNewDataKey((dataKey) => copy(store, backup, {key, keys, dataKey}, runtime));
   await check(store, key, keys, runtime);
   for (const name of backup.objectKeys) await store.delete(name);
   return key;
@@ -56,12 +57,10 @@ export async function resealLegacy(
 async function copy(
   store: ObjectStore,
   backup: Backup,
-  key: string,
-  keys: Keyring,
+  {key, keys, dataKey}: {key: string; keys: Keyring; dataKey: Buffer},
   {observer, signal, toolVersion}: Runtime,
 ): Promise<void> {
   const started = performance.now();
-  const dataKey = newDataKey();
   const partSizeBytes = partSizeFor(backup.sizeBytes * 2);
   const dump = await openBackup(store, await checkOpenable(store, {backup}, keys), keys, {
     signal,

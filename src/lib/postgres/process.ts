@@ -15,7 +15,7 @@ import {BlockReader} from '../streams/block-reader.ts';
 
 /** What is left of a child that ended badly. */
 export interface ProcessFailure {
-  /** The last lines of its standard error, without the program's own prefix. */
+  /** The last lines of its standard error, without values of rows. */
   stderr: string;
   exitCode: number | undefined;
   signal: string | undefined;
@@ -27,7 +27,8 @@ export interface ProcessFailure {
 export function processFailure(error: unknown): ProcessFailure | undefined {
   if (!(error instanceof ExecaError)) return undefined;
   return {
-    stderr: textOf(error.stderr).trim().split('\n').slice(-12).join('\n'),
+    // Before it is cut: the beginning of a message says what may be shown of the rest.
+    stderr: withoutValues(textOf(error.stderr)).trim().split('\n').slice(-12).join('\n'),
     exitCode: error.exitCode,
     signal: error.signal,
     startError: error.exitCode === undefined && error.signal === undefined ? error.originalMessage : undefined,
@@ -43,24 +44,28 @@ function textOf(output: unknown): string {
 export function describeFailure(failure: ProcessFailure): string {
   if (failure.startError) return failure.startError;
   const ending = failure.signal ? `it was ended by ${failure.signal}` : `exit code ${failure.exitCode}`;
-  return withoutValues(failure.stderr) || ending;
+  return failure.stderr || ending;
 }
 
 /** Marks text of ours that an error message quotes: it is kept. */
 export const quotedMark = 'loma-backup:';
 
+/** What a message of PostgreSQL's programs begins with; lines that begin otherwise go on with what is before them. */
+const messageStart =
+  /^(?=(?:.*: )?(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DETAIL|HINT|CONTEXT|QUERY|STATEMENT|LINE \d+): |psql: |pg_dump: |server closed |connection to server )/m;
+
 /**
  * Takes out of PostgreSQL's messages what they quote of rows, which is PHI: details, contexts and statements whole, and
- * values in first lines (`invalid input syntax for type integer: "…"`).
+ * values in messages (`invalid input syntax for type integer: "…"`). A value may have several lines, and quotes in it.
  */
-export function withoutValues(message: string): string {
-  return message
-    .split('\n')
-    .filter((line) => !/^(.*: )?(DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+|HINT): /.test(line) && !/^\s+\^$/.test(line))
-    .map((line) =>
-      line.replace(new RegExp(`(: |value |time zone )"(?!${quotedMark})[^\\n]*"`), (_, before) => `${before}"…"`),
-    )
-    .join('\n');
+export function withoutValues(text: string): string {
+  const quoted = new RegExp(`(: |value |time zone )"(?!${quotedMark})(?:[^]*"|[^]*$)`);
+  return text
+    .split(messageStart)
+    .filter((message) => !/^(.*: )?(DETAIL|CONTEXT|QUERY|STATEMENT|LINE \d+|HINT): /.test(message))
+    .map((message) => message.replace(quoted, (_, before) => `${before}"…"`))
+    .join('')
+    .trimEnd();
 }
 
 export interface ExecuteOptions {

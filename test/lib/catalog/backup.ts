@@ -1,9 +1,10 @@
 /** A manifest and its key, to be changed by tests. */
+import {createSecretKey} from 'node:crypto';
 import type {Manifest, SealingKey} from '../../../src/lib/catalog/manifest.ts';
 
 export const sampleKey = 'database-backups/2025-11-04T15-30-00-000Z/backup-2025-11-04T15-30-00-000Z.sql.gz.encrypted';
 
-export const sealingKey: SealingKey = {fingerprint: '0123456789abcdef', key: Buffer.alloc(32, 7)};
+export const sealingKey: SealingKey = {fingerprint: '0123456789abcdef', key: createSecretKey(Buffer.alloc(32, 7))};
 
 export const sampleManifest: Manifest = {
   version: '2.0',

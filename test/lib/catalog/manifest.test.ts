@@ -1,3 +1,4 @@
+import {createSecretKey} from 'node:crypto';
 import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
 import {
@@ -11,7 +12,7 @@ import {sampleKey, sampleManifest, sealingKey} from './backup.ts';
 
 type Path = (string | number)[];
 
-const otherKey: SealingKey = {fingerprint: 'fedcba9876543210', key: Buffer.alloc(32, 8)};
+const otherKey: SealingKey = {fingerprint: 'fedcba9876543210', key: createSecretKey(Buffer.alloc(32, 8))};
 const read = (text: string | Buffer, key = sampleKey, keys = [sealingKey]): DocumentReading<Manifest> =>
   readManifest(Buffer.from(text), key, keys);
 const sealedText = sealManifest(sampleManifest, sealingKey);

@@ -1,6 +1,6 @@
 import {randomBytes} from 'node:crypto';
 import {expect, test} from '@jest/globals';
-import {unwrapDataKey} from '../../../src/lib/encrypt/data-key.ts';
+import {withUnwrappedDataKey} from '../../../src/lib/encrypt/data-key.ts';
 import {encryptionKey} from '../../../src/lib/encrypt/keys.ts';
 import {parseHeader} from '../../../src/lib/encrypt/message-header.ts';
 import {frameBytes, open, seal} from '../../../src/lib/encrypt/seal.ts';
@@ -22,9 +22,11 @@ test.each(sizes)('%i bytes: with the same random numbers, the same bytes as the 
   const reading = parseHeader(expected);
   if (reading.is !== 'header') throw new Error(reading.is);
   const {messageId, wrappedKeys} = reading.header;
-  const dataKey = await unwrapDataKey(reading.header, [key], [], 'test');
+  const wrapped = {header: reading.header, keys: [key], more: [], what: 'test'};
+  const dataKey = await withUnwrappedDataKey(wrapped, (bytes) => Buffer.from(bytes));
   const wrappingIv = wrappedKeys[0]?.info.subarray(-12) ?? Buffer.alloc(0);
   expect(sealWhole(content, key, context, {messageId, dataKey, wrappingIv}).equals(expected)).toBe(true);
+  expect(dataKey).toEqual(Buffer.alloc(32));
 });
 
 test.each([0, 50_000, frameBytes + 1])(

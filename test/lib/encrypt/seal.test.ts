@@ -101,7 +101,7 @@ describe('another key', () => {
   });
 
   it('that pretends to be the right one opens nothing', async () => {
-    const impostor = {fingerprint: key.fingerprint, bytes: () => otherKey.bytes()};
+    const impostor = {fingerprint: key.fingerprint, use: otherKey.use};
     const outcome = await tryOpen([await sealed(Buffer.from('x'))], [impostor]);
     expectRefused(outcome, Buffer.from('x'));
     expect(outcome.released).toHaveLength(0);

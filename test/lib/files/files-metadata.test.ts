@@ -1,14 +1,15 @@
-import {randomBytes} from 'node:crypto';
+import {generateKeySync} from 'node:crypto';
 import {describe, expect, test} from '@jest/globals';
 import {hiddenKeyOf, mayBeHidden, nameOf, objectKeyOf, reasonToRefuse} from '../../../src/lib/files/file-names.ts';
 import {decodeMetadata, encodeMetadata, type FileFacts, type FileKeys} from '../../../src/lib/files/metadata.ts';
 
+const newKey = () => generateKeySync('hmac', {length: 256});
 const fileKeys = (fingerprint: string): FileKeys => ({
   fingerprint,
-  digests: randomBytes(32),
-  names: randomBytes(32),
-  seal: randomBytes(32),
-  hidden: randomBytes(32),
+  digests: newKey(),
+  names: newKey(),
+  seal: newKey(),
+  hidden: newKey(),
 });
 const keys = fileKeys('0123456789abcdef');
 const other = fileKeys('fedcba9876543210');

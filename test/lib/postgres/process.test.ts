@@ -1,7 +1,8 @@
 import {Readable, Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {describe, expect, it} from '@jest/globals';
-import {readFrom, withoutValues, writeTo} from '../../../src/lib/postgres/process.ts';
+import fc from 'fast-check';
+import {execute, processFailure, readFrom, withoutValues, writeTo} from '../../../src/lib/postgres/process.ts';
 
 describe('an error of psql', () => {
   it.each([
@@ -41,6 +42,47 @@ describe('an error of psql', () => {
     expect(shown).not.toContain('123-45');
     expect(shown).toContain('p_pkey');
     expect(shown).toContain('Error message from server');
+  });
+});
+
+describe('a value of a row', () => {
+  /** Of some lines, with quotes anywhere. */
+  const value = fc
+    .array(fc.constantFrom('PHI', '"', ': "', ' ', 'value "', "'", '\\', '\t', '^'), {minLength: 1, maxLength: 12})
+    .map((parts) => parts.join(''));
+  const lines = fc.array(value, {minLength: 1, maxLength: 30}).map((texts) => texts.join('\n'));
+  const prefix = fc.constantFrom('', 'psql:<stdin>:12: ', 'pg_dump: error: query failed: ');
+
+  it('is shown of no message, whatever is in it', () => {
+    fc.assert(
+      fc.property(lines, lines, prefix, (one, other, before) => {
+        const message = [
+          `${before}ERROR:  invalid input syntax for type date: "${one}"`,
+          `DETAIL:  Key (ssn)=(${other}) already exists.`,
+          `CONTEXT:  COPY p, line 2, column born: "${one}"`,
+          `LINE 1: ${other}`,
+          '        ^',
+          'connection to server was lost',
+        ].join('\n');
+        const shown = withoutValues(message);
+        expect(shown).not.toContain('PHI');
+        expect(shown).toContain('invalid input syntax for type date: "…"');
+        expect(shown).toContain('connection to server was lost');
+      }),
+      {numRuns: 500},
+    );
+  });
+
+  it('is not shown of a failed program either, however long it is', async () => {
+    const script =
+      'echo "ERROR:  invalid input syntax for type date: \\"PHI" >&2; yes PHI | head -50 >&2; echo "PHI\\"" >&2; exit 3';
+    const error = await execute('sh', ['-c', script], {environment: {PATH: process.env.PATH ?? ''}}).catch(
+      (reason) => reason,
+    );
+    expect(processFailure(error)).toMatchObject({
+      stderr: 'ERROR:  invalid input syntax for type date: "…"',
+      exitCode: 3,
+    });
   });
 });
 
