@@ -254,6 +254,33 @@ break" SELECT generate_series(1, 7);
     await drop(trip);
   });
 
+  test.each(['UTF8', 'SQL_ASCII'])(
+    'gets planner statistics of every table, partition and view of rows (%s)',
+    async (encoding) => {
+      const one = (name: string) => `CREATE TABLE ${name} AS SELECT n AS a, n % 7 AS b FROM generate_series(1, 100) n;`;
+      const {source, target} = await roundTrip({
+        encoding,
+        sql: `
+        ${Array.from({length: 9}, (_, index) => one(`t${index}`)).join('\n')}
+        ${one('"an ""odd"" näme; --"')}
+        CREATE MATERIALIZED VIEW kept AS SELECT * FROM t1;
+        CREATE TABLE years (a int, b int) PARTITION BY LIST (b);
+        CREATE TABLE year_1 PARTITION OF years FOR VALUES IN (1);
+        CREATE TABLE year_2 PARTITION OF years FOR VALUES IN (2) PARTITION BY RANGE (a);
+        CREATE TABLE year_2_low PARTITION OF year_2 FOR VALUES FROM (0) TO (50);
+        CREATE TABLE year_2_high PARTITION OF year_2 FOR VALUES FROM (50) TO (1000);
+        INSERT INTO years SELECT n, n % 2 + 1 FROM generate_series(1, 200) n WHERE n < 1000;
+        ANALYZE;`,
+      });
+      const known = `SELECT string_agg(s::text, ', ')
+      FROM (SELECT tablename, attname, inherited FROM pg_stats WHERE schemaname = 'public' ORDER BY 1, 2, 3) AS s`;
+      expect(await target.query(known)).toBe(await source.query(known));
+      expect(await target.query(known)).toContain('(year_2,a,t)');
+      await source.drop();
+      await target.drop();
+    },
+  );
+
   test('without tables, but with a function: warned of, and nothing pruned', async () => {
     const own = await testStore('directory');
     const [full, bare] = await Promise.all([
