@@ -281,6 +281,29 @@ break" SELECT generate_series(1, 7);
     },
   );
 
+  test('gets them also with a role that may have one session at a time', async () => {
+    const role = `loma_${randomBytes(4).toString('hex')}`;
+    const own = await testStore('directory');
+    const [source, target] = await Promise.all([
+      createDatabase(postgres, {sql: 'CREATE TABLE a AS SELECT generate_series(1, 100) AS n'}),
+      createDatabase(postgres),
+    ]);
+    await runSql(
+      postgres.adminUrl,
+      `CREATE ROLE ${role} LOGIN PASSWORD 'pw' CONNECTION LIMIT 1; ALTER DATABASE "${target.name}" OWNER TO ${role}`,
+    );
+    await target.query(`ALTER SCHEMA public OWNER TO ${role}`);
+    await backup(backupSettings({database: source.url, store: own, key}), runtime());
+    const url = postgres.url(target.name, {user: role, password: 'pw'});
+    const {warnings} = await restore(restoreSettings({target: url, store: own, key}), unasked, runtime());
+    expect(warnings).toEqual([]);
+    expect(await target.query(`SELECT count(*) FROM pg_stats WHERE tablename = 'a'`)).toBe('1');
+    await target.drop();
+    await source.drop();
+    await runSql(postgres.adminUrl, `DROP ROLE ${role}`);
+    await own.dispose();
+  });
+
   test('without tables, but with a function: warned of, and nothing pruned', async () => {
     const own = await testStore('directory');
     const [full, bare] = await Promise.all([
