@@ -280,12 +280,16 @@ export class S3Store implements ObjectStore {
         if (!part) return;
         etag ??= part.etag;
         total ??= part.total;
+        const limit = Math.min(end ?? Number.POSITIVE_INFINITY, total ?? Number.POSITIVE_INFINITY);
         for await (const chunk of part.body) {
-          position += chunk.length;
+          const wanted = chunk.subarray(0, limit - position);
+          position += wanted.length;
           failures = 0;
-          yield chunk;
+          yield wanted;
+          // Left at the end only when there is more than was asked for: a connection that was read to its end is used again.
+          if (wanted.length < chunk.length) return;
         }
-        if (position >= Math.min(end ?? Number.POSITIVE_INFINITY, total ?? position)) return;
+        if (position >= Math.min(limit, total ?? position)) return;
         throw new Error(`the connection was closed at byte ${position} of ${total}`);
       } catch (error) {
         const interrupted = interruption(signal);
@@ -320,12 +324,23 @@ export class S3Store implements ObjectStore {
         }),
         signal ? {abortSignal: signal} : {},
       );
-      const total = isWhole ? answer.ContentLength : Number(/\/(\d+)$/.exec(answer.ContentRange ?? '')?.[1]);
+      const [, first, size] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(answer.ContentRange ?? '') ?? [];
+      if (start > 0 && Number(first) !== start) throw this.#wrongRange(key, start);
+      const total = size === undefined ? answer.ContentLength : size === '*' ? undefined : Number(size);
       return {body: answer.Body as unknown as AsyncIterable<Buffer>, etag: answer.ETag, total};
     } catch (error) {
       if ((error as {name?: string}).name === 'InvalidRange') return undefined;
       throw error;
     }
+  }
+
+  #wrongRange(key: string, start: number): BackupError {
+    return new BackupError(`${key} cannot be read from its middle`, {
+      code: 'STORAGE_FAILED',
+      kind: 'storage',
+      reason: `${this.description} was asked for what begins at byte ${start}, and sent something else`,
+      hint: 'Is there a proxy or a cache before the store that does not know ranges? Go round it.',
+    });
   }
 
   #notFoundError(key: string): BackupError {

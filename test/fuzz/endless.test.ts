@@ -1,0 +1,108 @@
+/** A server that sends without end: what is read of it is what was asked for. */
+import {createServer, type IncomingMessage, type Server, type ServerResponse} from 'node:http';
+import type {AddressInfo} from 'node:net';
+import {Readable} from 'node:stream';
+import {S3Client} from '@aws-sdk/client-s3';
+import {afterAll, beforeAll, describe, expect, it} from '@jest/globals';
+import {backupsPrefix, manifestKey} from '../../src/lib/catalog/key-names.ts';
+import {mostManifestBytes} from '../../src/lib/catalog/manifest.ts';
+import {readCatalog} from '../../src/lib/operations/catalog.ts';
+import {S3Store} from '../../src/lib/upload/s3-store.ts';
+import {recordTrial} from '../support/reliability.ts';
+import {collect, failureOf} from '../support/settings.ts';
+
+const timestamp = '2025-11-04T15-30-00-000Z';
+const key = `${backupsPrefix}${timestamp}/backup-${timestamp}.sql.gz.encrypted`;
+const gigabyte = 1 << 30;
+/** Sockets and streams have taken as much before they stop. */
+const underWay = 16 << 20;
+
+const listing = [key, manifestKey(key)]
+  .map(
+    (name) =>
+      `<Contents><Key>${name}</Key><LastModified>2025-11-04T15:31:00.000Z</LastModified><Size>9</Size></Contents>`,
+  )
+  .join('');
+
+let server: Server;
+let client: S3Client;
+let answer: (request: IncomingMessage, response: ServerResponse) => void;
+let sent = 0;
+
+function send(response: ServerResponse, bytes: number): void {
+  const block = Buffer.alloc(1 << 20, ' ');
+  function* blocks() {
+    for (let left = bytes; left > 0; left -= block.length) {
+      const part = block.subarray(0, Math.min(left, block.length));
+      sent += part.length;
+      yield part;
+    }
+  }
+  Readable.from(blocks()).pipe(response);
+  response.on('error', () => undefined);
+}
+
+beforeAll(async () => {
+  server = createServer((request, response) => {
+    if (!request.url?.includes('list-type=2')) return answer(request, response);
+    response.end(`<ListBucketResult><IsTruncated>false</IsTruncated>${listing}</ListBucketResult>`);
+  });
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+  client = new S3Client({
+    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    region: 'auto',
+    credentials: {accessKeyId: 'a', secretAccessKey: 'b'},
+    forcePathStyle: true,
+    maxAttempts: 1,
+    responseChecksumValidation: 'WHEN_REQUIRED',
+  });
+});
+afterAll(async () => {
+  client.destroy();
+  server.closeAllConnections();
+  await new Promise((resolve) => void server.close(resolve));
+});
+
+describe('a manifest of 1 GB', () => {
+  const whole = {
+    'by a server that knows ranges': (request: IncomingMessage, response: ServerResponse) => {
+      const [, last = ''] = /^bytes=0-(\d+)$/.exec(request.headers.range ?? '') ?? [];
+      const bytes = Number(last) + 1;
+      response.writeHead(206, {'content-range': `bytes 0-${last}/${gigabyte}`, 'content-length': bytes});
+      send(response, bytes);
+    },
+    'by a server that sends all of it, whatever was asked for': (_: IncomingMessage, response: ServerResponse) => {
+      response.writeHead(200, {'content-length': gigabyte});
+      send(response, gigabyte);
+    },
+    'by a server that sends more than it says': (_: IncomingMessage, response: ServerResponse) => {
+      response.writeHead(206, {'content-range': 'bytes 0-99/100'});
+      send(response, gigabyte);
+    },
+  };
+
+  it.each(Object.keys(whole) as (keyof typeof whole)[])('sent %s is refused, and not read to its end', async (how) => {
+    answer = whole[how];
+    sent = 0;
+    const before = process.memoryUsage().rss;
+    const [found] = await readCatalog(new S3Store(client, 'bucket', 'a bucket without end'), undefined);
+    // Of what is more than was promised, the promised part is looked at: white space.
+    const problem = how === 'by a server that sends more than it says' ? /not JSON/ : /larger than/;
+    expect(found).toMatchObject({key, state: 'damaged', problem: expect.stringMatching(problem)});
+    expect(sent).toBeLessThan(mostManifestBytes + underWay);
+    expect(process.memoryUsage().rss - before).toBeLessThan(400 << 20);
+    recordTrial({
+      area: 'Damaged objects',
+      what: `a manifest of 1 GB, sent ${how}`,
+      outcome: 'damaged, and not read to its end',
+    });
+  });
+});
+
+describe('an object that is read from its middle', () => {
+  it('by a server that begins at its beginning is refused', async () => {
+    answer = (_, response) => void response.end('x'.repeat(100));
+    const store = new S3Store(client, 'bucket', 'a bucket without ranges');
+    expect(await failureOf(collect(store.get(key, {offset: 5})))).toMatchObject({code: 'STORAGE_FAILED', exitCode: 4});
+  });
+});
