@@ -77,6 +77,8 @@ test('after ten failures of the store one after another the rest is not tried; o
   const untried = result.files.filter(({reason}) => reason?.startsWith('not tried')).map(({path: name}) => name);
   // Five fail, the sixth is stored, ten more fail.
   expect(untried).toEqual(names.slice(16));
-  const asked = new Set(proxy.requests.flatMap(({method, url}) => (method === 'PUT' ? [/\/f\d\d\./.exec(url)?.[0]] : [])));
+  const asked = new Set(
+    proxy.requests.flatMap(({method, url}) => (method === 'PUT' ? [/\/f\d\d\./.exec(url)?.[0]] : [])),
+  );
   expect(asked.size).toBe(16);
 });
