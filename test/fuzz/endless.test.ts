@@ -106,3 +106,19 @@ describe('an object that is read from its middle', () => {
     expect(await failureOf(collect(store.get(key, {offset: 5})))).toMatchObject({code: 'STORAGE_FAILED', exitCode: 4});
   });
 });
+
+describe('an object', () => {
+  it('whose download breaks off after some bytes every time is given up', async () => {
+    let requests = 0;
+    answer = (request, response) => {
+      requests += 1;
+      const start = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
+      const head = {'content-range': `bytes ${start}-999999/1000000`, 'content-length': 1_000_000 - start};
+      response.writeHead(start > 0 ? 206 : 200, head);
+      response.write('x'.repeat(50), () => response.destroy());
+    };
+    const store = new S3Store(client, 'bucket', 'a bucket on a bad line');
+    expect(await failureOf(collect(store.get(key)))).toMatchObject({code: 'STORAGE_FAILED', exitCode: 4});
+    expect(requests).toBe(6);
+  });
+});

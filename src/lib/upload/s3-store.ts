@@ -39,8 +39,10 @@ const connectionTimeoutMs = 10_000;
 /** No byte either way for so long: the connection is dead. */
 const socketTimeoutMs = 60_000;
 const mostAttempts = 5;
-/** A download that breaks off is continued so often without a byte of progress. */
+/** A download that breaks off is continued so often without progress. */
 const mostResumptions = 5;
+/** Less is no progress: with some bytes for each request a download would take days, and a restore hold its locks so long. */
+const leastProgressBytes = 64 << 10;
 
 /** One client for all buckets of an account; `destroy()` closes its connections. */
 export function s3Client(settings: S3Settings): S3Client {
@@ -275,6 +277,7 @@ export class S3Store implements ObjectStore {
     let etag: string | undefined;
     let total: number | undefined;
     for (let failures = 0; ; ) {
+      const begun = position;
       try {
         const part = await this.#getRange(key, position, end, etag, signal);
         if (!part) return;
@@ -284,7 +287,6 @@ export class S3Store implements ObjectStore {
         for await (const chunk of part.body) {
           const wanted = chunk.subarray(0, limit - position);
           position += wanted.length;
-          failures = 0;
           yield wanted;
           // Left at the end only when there is more than was asked for: a connection that was read to its end is used again.
           if (wanted.length < chunk.length) return;
@@ -294,7 +296,7 @@ export class S3Store implements ObjectStore {
       } catch (error) {
         const interrupted = interruption(signal);
         if (interrupted) throw interrupted;
-        failures += 1;
+        failures = position - begun < leastProgressBytes ? failures + 1 : 1;
         if (isNotFound(error)) throw this.#notFoundError(key);
         if (isPreconditionFailed(error)) throw this.#changedError(key);
         if (error instanceof BackupError || !isTransient(error) || failures > mostResumptions) {
