@@ -16,7 +16,7 @@ import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts'
 import {asStep, collectWarnings, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type ServerFacts, serverFacts} from '../postgres/query.ts';
-import {locatePgDump, locatePsql, type Tool} from '../postgres/tools.ts';
+import {locatePgDump, type Tool} from '../postgres/tools.ts';
 import {BlockPool} from '../streams/block-pool.ts';
 import {measure} from '../streams/measure.ts';
 import {openStores} from '../upload/open-store.ts';
@@ -24,7 +24,7 @@ import {partSizeFor} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {dataKeySealingKey, loadManifest, manifestSealingKey, readCatalog} from './catalog.ts';
 import {type PruneResult, pruneStore} from './prune.ts';
-import type {Runtime} from './runtime.ts';
+import {type Runtime, sessionOf} from './runtime.ts';
 
 export interface BackupSettings {
   database: Connection;
@@ -192,18 +192,14 @@ async function backupTo(
 async function connect(
   store: ObjectStore,
   settings: BackupSettings,
-  {environment, signal}: Runtime,
+  runtime: Runtime,
 ): Promise<{server: ServerFacts; pgDump: Tool}> {
-  const searchPath = environment.PATH ?? '';
-  const psql = await locatePsql(searchPath);
-  const [server, reached] = await Promise.allSettled([
-    serverFacts({connection: settings.database, psql, inherited: environment, signal}),
-    reach(store),
-  ]);
+  const session = await sessionOf(settings.database, runtime);
+  const [server, reached] = await Promise.allSettled([serverFacts(session), reach(store)]);
   // Both have ended: no psql is left behind when the bucket refuses.
   if (server.status === 'rejected') throw server.reason;
   if (reached.status === 'rejected') throw reached.reason;
-  return {server: server.value, pgDump: await locatePgDump(server.value.major, searchPath)};
+  return {server: server.value, pgDump: await locatePgDump(server.value.major, runtime.environment.PATH ?? '')};
 }
 
 /** By a listing, which also says that there is no such bucket; a HEAD of an object can't. */

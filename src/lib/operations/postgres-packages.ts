@@ -1,7 +1,6 @@
 import type {Connection} from '../postgres/connection.ts';
 import {serverFacts} from '../postgres/query.ts';
-import {locatePsql} from '../postgres/tools.ts';
-import type {Runtime} from './runtime.ts';
+import {type Runtime, sessionOf} from './runtime.ts';
 
 export interface PostgresPackages {
   /** The server's version, as it says it. */
@@ -18,10 +17,9 @@ export interface PostgresPackages {
 export async function postgresPackages(
   connection: Connection,
   withServer: boolean,
-  {environment, signal}: Runtime,
+  runtime: Runtime,
 ): Promise<PostgresPackages> {
-  const psql = await locatePsql(environment.PATH ?? '');
-  const {major, version} = await serverFacts({connection, psql, inherited: environment, signal});
+  const {major, version} = await serverFacts(await sessionOf(connection, runtime));
   const packages = [`postgresql-client-${major}`, ...(withServer ? [`postgresql-${major}`] : [])];
   return {serverVersion: version, packages};
 }

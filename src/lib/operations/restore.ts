@@ -16,7 +16,7 @@ import {isEmpty, lookAtTarget, otherTables, type TargetFacts} from '../load/targ
 import {asStep, collectWarnings, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
-import {knowsRestrict, locatePsql} from '../postgres/tools.ts';
+import {knowsRestrict} from '../postgres/tools.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {backup} from './backup.ts';
@@ -24,7 +24,7 @@ import {type BackupChoice, findBackup, preRestoreLabel} from './catalog.ts';
 import {heldBy, type LoadFilter} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
-import type {Runtime} from './runtime.ts';
+import {type Runtime, sessionOf} from './runtime.ts';
 import {
   choose,
   lookAtChosen,
@@ -161,11 +161,10 @@ export async function prepare(
   runtime: Runtime,
   warn: (message: string) => void,
 ): Promise<Prepared> {
-  const {observer, signal, environment} = runtime;
+  const {observer} = runtime;
   const openable = await find(store, settings.choice, keys, runtime, warn);
   const chosen = settings.selection && (await choose(store, openable, keys, settings.selection, runtime));
-  const psql = await locatePsql(environment.PATH ?? '');
-  const session: Session = {connection: settings.target, psql, inherited: environment, signal};
+  const session = await sessionOf(settings.target, runtime);
   const target = await asStep(
     observer,
     'target',
@@ -183,8 +182,8 @@ export async function prepare(
     if (risks.length > 0 && !settings.allowUnfit) throw unfit(target, risks);
     for (const text of [...risks, ...warnings]) warn(text);
   }
-  if (!knowsRestrict(psql.version)) {
-    const risk = `psql ${psql.version.text} does not know \\restrict (CVE-2025-8714), and could run commands hidden in a dump`;
+  if (!knowsRestrict(session.psql.version)) {
+    const risk = `psql ${session.psql.version.text} does not know \\restrict (CVE-2025-8714), and could run commands hidden in a dump`;
     if (!settings.allowUnrestricted) throw unrestricted(risk);
     warn(risk);
   }

@@ -1,4 +1,7 @@
 import type {Observer} from '../observer.ts';
+import type {Connection} from '../postgres/connection.ts';
+import type {Session} from '../postgres/query.ts';
+import {locatePsql} from '../postgres/tools.ts';
 
 /** What an operation takes from the process it runs in, so that a test or another program can give it something else. */
 export interface Runtime {
@@ -10,4 +13,9 @@ export interface Runtime {
   observer: Observer;
   /** Aborted by Ctrl-C and SIGTERM. */
   signal?: AbortSignal | undefined;
+}
+
+/** How a server is asked. @throws BackupError POSTGRES_TOOLS_MISSING */
+export async function sessionOf(connection: Connection, {environment, signal}: Runtime): Promise<Session> {
+  return {connection, psql: await locatePsql(environment.PATH ?? ''), inherited: environment, signal};
 }

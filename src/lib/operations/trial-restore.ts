@@ -9,13 +9,13 @@ import {createMissingRoles, dropRoles} from '../load/roles.ts';
 import {createScratch} from '../load/scratch.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type Session, serverFacts} from '../postgres/query.ts';
-import {locatePgDump, locatePsql, majorOf} from '../postgres/tools.ts';
+import {locatePgDump, majorOf} from '../postgres/tools.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {managedFilter} from './managed.ts';
 import type {OpenableBackup} from './open-backup.ts';
 import {prove} from './proof.ts';
 import {load} from './restore.ts';
-import type {Runtime} from './runtime.ts';
+import {type Runtime, sessionOf} from './runtime.ts';
 
 /** A server where scratch databases may be made, or a throw-away one on this machine. */
 export type ScratchPlace = {on: 'server'; connection: Connection} | {on: 'this machine'};
@@ -132,11 +132,6 @@ export class TrialRestore {
       },
     };
   }
-}
-
-/** How a server is asked. @throws BackupError POSTGRES_TOOLS_MISSING */
-export async function sessionOf(connection: Connection, {environment, signal}: Runtime): Promise<Session> {
-  return {connection, psql: await locatePsql(environment.PATH ?? ''), inherited: environment, signal};
 }
 
 /** What was in the stream, which was found equal to the manifest, with what the manifest says about its origin. */

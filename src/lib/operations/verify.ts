@@ -17,8 +17,8 @@ import {type ObjectStore, readSmall} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, readCatalog, verificationSealingKey} from './catalog.ts';
 import {checkOpenable, type OpenableBackup, readWhole} from './open-backup.ts';
-import type {Runtime} from './runtime.ts';
-import {type ScratchPlace, sessionOf, TrialRestore} from './trial-restore.ts';
+import {type Runtime, sessionOf} from './runtime.ts';
+import {type ScratchPlace, TrialRestore} from './trial-restore.ts';
 
 export interface VerifySettings {
   store: StoreSettings;
