@@ -1,8 +1,7 @@
-import type {Readable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {type Connection, clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
 import {lockTableHint} from '../postgres/lock-table.ts';
-import {describeFailure, type ProcessStream, processFailure, readFrom, withoutValues} from '../postgres/process.ts';
+import {describeFailure, processFailure, type ReadProcess, readFrom, withoutValues} from '../postgres/process.ts';
 import type {Tool} from '../postgres/tools.ts';
 import type {BlockPool} from '../streams/block-pool.ts';
 
@@ -50,7 +49,7 @@ export function pgDumpArguments(options: Pick<DumpOptions, 'connection' | 'exclu
 }
 
 /** Starts pg_dump. The stream fails before its end if pg_dump fails: translate that with `dumpError`. */
-export function startDump(options: DumpOptions): ProcessStream<Readable> {
+export function startDump(options: DumpOptions): ReadProcess {
   const environment = clientEnvironment(options.connection, options.inherited);
   const {signal, pool} = options;
   return readFrom(options.pgDump.path, pgDumpArguments(options), {environment, signal, pool});

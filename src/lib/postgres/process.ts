@@ -169,6 +169,10 @@ export interface ProcessStream<S> {
   stream: S;
   /** Ends the program if it still runs, and waits until it has gone. Never rejects. */
   stop(): Promise<void>;
+}
+
+/** A running program whose output is read. */
+export interface ReadProcess extends ProcessStream<Readable> {
   /** Its standard error, when it has ended well; empty when not: then it is in the error. Never rejects. */
   remarks: Promise<string>;
 }
@@ -236,7 +240,7 @@ export interface ReadOptions extends StreamOptions {
  * Starts a program and reads its standard output, in blocks. The stream fails, before its end, if the program fails; it is
  * ended when the stream is destroyed.
  */
-export function readFrom(file: string, args: readonly string[], options: ReadOptions): ProcessStream<Readable> {
+export function readFrom(file: string, args: readonly string[], options: ReadOptions): ReadProcess {
   const pipe = openPipe();
   const child = execa(file, args, {
     ...common(options),
@@ -259,5 +263,5 @@ export function readFrom(file: string, args: readonly string[], options: ReadOpt
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
 export function writeTo(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Writable> {
   const child = execa(file, args, {...common(options), stdout: 'ignore', encoding: 'buffer'});
-  return {stream: killedWith(child.writable(), child), stop: stopper(child), remarks: remarksOf(child)};
+  return {stream: killedWith(child.writable(), child), stop: stopper(child)};
 }
