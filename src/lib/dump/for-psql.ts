@@ -43,7 +43,7 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     transaction: drop,
     extension: (line: Buffer) => keep(optional(line, 'insufficient_privilege OR dependent_objects_still_exist')),
     constraintDrop: (line: Buffer) => keep(optional(line, 'invalid_table_definition')),
-    newSetting: () => keep(ifKnown),
+    newSetting: () => keep(noTimeoutIfKnown),
     command: refuseCommand,
   };
   const take = () => {
@@ -61,14 +61,18 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
  * it came to the end. Asked for in the session: poolers refuse a startup parameter that they do not know. Servers have the
  * setting since PostgreSQL 14, and refuse it where the system can't tell a closed connection; Linux can.
  */
-export const noticeLostClient =
-  "SELECT pg_catalog.set_config(name, '2s', false) FROM pg_catalog.pg_settings " +
-  "WHERE name = 'client_connection_check_interval' AND pg_catalog.version() ~ 'linux';\n";
-
-/** The same setting, where the server has it. */
-const ifKnown = Buffer.from(
-  "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout';\n",
+export const noticeLostClient = setIfKnown(
+  'client_connection_check_interval',
+  '2s',
+  " AND pg_catalog.version() ~ 'linux'",
 );
+
+const noTimeoutIfKnown = Buffer.from(setIfKnown('transaction_timeout', '0'));
+
+/** A setting, where the server has it. */
+function setIfKnown(name: string, value: string, condition = ''): string {
+  return `SELECT pg_catalog.set_config(name, '${value}', false) FROM pg_catalog.pg_settings WHERE name = '${name}'${condition};\n`;
+}
 
 /** A statement that may be refused for these reasons without harm. */
 function optional(statement: Buffer, harmless: string): Buffer {

@@ -7,7 +7,7 @@
  */
 import {isUtf8} from 'node:buffer';
 import {BackupError} from '../errors.ts';
-import {StatementNesting} from './statement-nesting.ts';
+import {endsInCountedWord, StatementNesting} from './statement-nesting.ts';
 
 /** The head of a table's data, as pg_dump writes it. */
 export interface CopyStatement {
@@ -120,20 +120,17 @@ type Lexing =
 
 const plain: Lexing = {in: 'plain'};
 const special = /['"$;\n\\()\0]|--?|\/\*?/g;
-const dollarTag = /\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$/y;
 /** PostgreSQL sets no limit to a tag; pg_dump's have a few characters. */
 const longestTag = 1000;
-const dollarTagBegun = new RegExp(
-  String.raw`\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{0,${longestTag - 1}})?$`,
-  'y',
-);
-const dollarTagTooLong = new RegExp(String.raw`\$[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]{${longestTag}}`, 'y');
+/** A tag, with how many characters follow its first one. */
+const tagOf = (more: string) => String.raw`[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]${more}`;
+const dollarTag = new RegExp(String.raw`\$(?:${tagOf('*')})?\$`, 'y');
+const dollarTagBegun = new RegExp(String.raw`\$(?:${tagOf(`{0,${longestTag - 1}}`)})?$`, 'y');
+const dollarTagTooLong = new RegExp(String.raw`\$${tagOf(`{${longestTag}}`)}`, 'y');
 const words = /[A-Za-z0-9_$\x80-\xff]+/g;
 const wordAtEnd = /[A-Za-z0-9_$\x80-\xff]$/;
 /** A number or a parameter (`$1`), with what follows it at once. */
 const numberBegun = /^[0-9$]/;
-/** What psql counts to find the end of a statement (psqlscan.l, `identifier_count`, `begin_depth`). */
-const countedWord = /(create|or|replace|function|procedure|begin|case|end)$/i;
 /** No word that means something is longer. */
 const longestWord = 16;
 
@@ -430,7 +427,7 @@ export class DumpScanner {
 
   /** @throws BackupError for a keyword after a number: a psql for which the number ends before it counts it, others do not */
   #endWord(): void {
-    if (numberBegun.test(this.#word) && countedWord.test(this.#word)) {
+    if (numberBegun.test(this.#word) && endsInCountedWord.test(this.#word)) {
       throw ambiguous(`a number with a word after it (${this.#word})`);
     }
     if (this.#word !== '') this.#statement.word(this.#word);

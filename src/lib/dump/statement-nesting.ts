@@ -1,5 +1,8 @@
 import {BackupError} from '../errors.ts';
 
+/** A word of those that are counted here, or a longer one that ends so. */
+export const endsInCountedWord = /(create|or|replace|function|procedure|begin|case|end)$/i;
+
 /**
  * Whether a semicolon ends a statement: not inside parentheses, nor inside the body of an SQL-standard function
  * (`BEGIN ATOMIC …; END`). Follows psql's rules (psqlscan.l: paren_depth, begin_depth), which don't parse SQL either.
