@@ -291,7 +291,7 @@ export class S3Store implements ObjectStore {
           // Left at the end only when there is more than was asked for: a connection that was read to its end is used again.
           if (wanted.length < chunk.length) return;
         }
-        if (position >= Math.min(limit, total ?? position)) return;
+        if (total === undefined || position >= limit) return;
         throw new Error(`the connection was closed at byte ${position} of ${total}`);
       } catch (error) {
         const interrupted = interruption(signal);
