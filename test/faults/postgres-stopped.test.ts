@@ -39,7 +39,7 @@ beforeAll(async () => {
   targets = await Targets.create(postgres, place, key);
   stored = await place.keys();
   // Sequences that were used since the last one go on up to 32 values ahead after a crash.
-  await runSql(postgres.adminUrl, 'CHECKPOINT');
+  await admin('CHECKPOINT');
 }, 120_000);
 afterAll(async () => {
   await postgres.stop('immediate');
@@ -121,13 +121,6 @@ function expectTold(outcome: unknown): BackupError {
   return outcome as BackupError;
 }
 
-/** A target whose sequences stay where they are when the server crashes. */
-async function nextTarget(): Promise<TestDatabase> {
-  const target = await targets.next();
-  await admin('CHECKPOINT');
-  return target;
-}
-
 /** Names the trial in what fails; the one backup stays the latest. */
 async function named(what: string, outcome: unknown, work: () => Promise<void>): Promise<void> {
   try {
@@ -191,7 +184,7 @@ describe('a restore', () => {
     await tryAll(sample(trialsOf(moments), 1), async (trial) => {
       const {when, stop} = trial;
       const what = `${when}: ${stop}`;
-      const target = await nextTarget();
+      const target = await targets.next();
       const outcome = await stoppedAt(moments, trial, (url) =>
         restore(into(url(target.name)), async () => true, runtime()),
       );
@@ -228,7 +221,7 @@ describe('a restore --swap', () => {
   test('leaves the old database in its place, and the next one cleans up and succeeds', async () => {
     await tryAll(sample(trialsOf(moments), 1), async (trial) => {
       const what = `${trial.when}: ${trial.stop}`;
-      const target = await nextTarget();
+      const target = await targets.next();
       const outcome = await stoppedAt(moments, trial, (url) =>
         restoreSwap(into(url(target.name)), async () => true, runtime()),
       );

@@ -1,15 +1,13 @@
 /** A server that sends without end: what is read of it is what was asked for. */
-import {createServer, type IncomingMessage, type Server, type ServerResponse} from 'node:http';
-import type {AddressInfo} from 'node:net';
+import type {IncomingMessage, ServerResponse} from 'node:http';
 import {Readable} from 'node:stream';
-import {S3Client} from '@aws-sdk/client-s3';
 import {afterAll, beforeAll, describe, expect, it} from '@jest/globals';
 import {backupsPrefix, manifestKey} from '../../src/lib/catalog/key-names.ts';
 import {mostManifestBytes} from '../../src/lib/catalog/manifest.ts';
 import {readCatalog} from '../../src/lib/operations/catalog.ts';
-import {S3Store} from '../../src/lib/upload/s3-store.ts';
 import {recordTrial} from '../support/reliability.ts';
 import {collect, failureOf} from '../support/settings.ts';
+import {type AnsweringStore, answeringStore} from './answering-store.ts';
 
 const timestamp = '2025-11-04T15-30-00-000Z';
 const key = `${backupsPrefix}${timestamp}/backup-${timestamp}.sql.gz.encrypted`;
@@ -24,8 +22,7 @@ const listing = [key, manifestKey(key)]
   )
   .join('');
 
-let server: Server;
-let client: S3Client;
+let answering: AnsweringStore;
 let answer: (request: IncomingMessage, response: ServerResponse) => void;
 let sent = 0;
 
@@ -43,25 +40,12 @@ function send(response: ServerResponse, bytes: number): void {
 }
 
 beforeAll(async () => {
-  server = createServer((request, response) => {
+  answering = await answeringStore((request, response) => {
     if (!request.url?.includes('list-type=2')) return answer(request, response);
     response.end(`<ListBucketResult><IsTruncated>false</IsTruncated>${listing}</ListBucketResult>`);
   });
-  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
-  client = new S3Client({
-    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    region: 'auto',
-    credentials: {accessKeyId: 'a', secretAccessKey: 'b'},
-    forcePathStyle: true,
-    maxAttempts: 1,
-    responseChecksumValidation: 'WHEN_REQUIRED',
-  });
 });
-afterAll(async () => {
-  client.destroy();
-  server.closeAllConnections();
-  await new Promise((resolve) => void server.close(resolve));
-});
+afterAll(() => answering.stop());
 
 describe('a manifest of 1 GB', () => {
   const whole = {
@@ -85,7 +69,7 @@ describe('a manifest of 1 GB', () => {
     answer = whole[how];
     sent = 0;
     const before = process.memoryUsage().rss;
-    const [found] = await readCatalog(new S3Store(client, 'bucket', 'a bucket without end'), undefined);
+    const [found] = await readCatalog(answering.store, undefined);
     // Of what is more than was promised, the promised part is looked at: white space.
     const problem = how === 'by a server that sends more than it says' ? /not JSON/ : /larger than/;
     expect(found).toMatchObject({key, state: 'damaged', problem: expect.stringMatching(problem)});
@@ -102,8 +86,10 @@ describe('a manifest of 1 GB', () => {
 describe('an object that is read from its middle', () => {
   it('by a server that begins at its beginning is refused', async () => {
     answer = (_, response) => void response.end('x'.repeat(100));
-    const store = new S3Store(client, 'bucket', 'a bucket without ranges');
-    expect(await failureOf(collect(store.get(key, {offset: 5})))).toMatchObject({code: 'STORAGE_FAILED', exitCode: 4});
+    expect(await failureOf(collect(answering.store.get(key, {offset: 5})))).toMatchObject({
+      code: 'STORAGE_FAILED',
+      exitCode: 4,
+    });
   });
 });
 
@@ -117,8 +103,7 @@ describe('an object', () => {
       response.writeHead(start > 0 ? 206 : 200, head);
       response.write('x'.repeat(50), () => response.destroy());
     };
-    const store = new S3Store(client, 'bucket', 'a bucket on a bad line');
-    expect(await failureOf(collect(store.get(key)))).toMatchObject({code: 'STORAGE_FAILED', exitCode: 4});
+    expect(await failureOf(collect(answering.store.get(key)))).toMatchObject({code: 'STORAGE_FAILED', exitCode: 4});
     expect(requests).toBe(6);
   });
 });

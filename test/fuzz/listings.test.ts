@@ -1,21 +1,18 @@
 /** What a store lists may be anything: S3's XML, and the files of a directory. */
 import {mkdir, mkdtemp, rm, symlink, writeFile} from 'node:fs/promises';
-import {createServer, type Server} from 'node:http';
-import type {AddressInfo} from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import {S3Client} from '@aws-sdk/client-s3';
 import {afterAll, beforeAll, describe, expect, it} from '@jest/globals';
 import {groupObjects} from '../../src/lib/catalog/backups.ts';
 import {backupsPrefix} from '../../src/lib/catalog/key-names.ts';
 import {BackupError} from '../../src/lib/errors.ts';
 import {DirectoryStore} from '../../src/lib/upload/directory-store.ts';
-import {S3Store} from '../../src/lib/upload/s3-store.ts';
 import type {ObjectStore} from '../../src/lib/upload/store.ts';
 import {Random} from '../support/random.ts';
 import {recordTrial} from '../support/reliability.ts';
 import {collect, failureOf} from '../support/settings.ts';
 import {bySize, seed} from '../support/size.ts';
+import {type AnsweringStore, answeringStore} from './answering-store.ts';
 import {damaged} from './mutations.ts';
 
 const timestamp = '2025-11-04T15-30-00-000Z';
@@ -30,32 +27,20 @@ const uploads = (inside: string) =>
   `<?xml version="1.0" encoding="UTF-8"?><ListMultipartUploadsResult><EncodingType>url</EncodingType>${inside}` +
   `<Upload><Key>${backupName}</Key><UploadId>1</UploadId><Initiated>2025-11-04T15:31:00.000Z</Initiated></Upload></ListMultipartUploadsResult>`;
 
-let server: Server;
-let client: S3Client;
+let answering: AnsweringStore;
 let store: ObjectStore;
 let answer: Buffer | (() => Buffer) = Buffer.alloc(0);
 let requests = 0;
 
 beforeAll(async () => {
-  server = createServer((_request, response) => {
+  answering = await answeringStore((_request, response) => {
     requests += 1;
     response.writeHead(200, {'content-type': 'application/xml'});
     response.end(typeof answer === 'function' ? answer() : answer);
   });
-  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
-  client = new S3Client({
-    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    region: 'auto',
-    credentials: {accessKeyId: 'a', secretAccessKey: 'b'},
-    forcePathStyle: true,
-    maxAttempts: 1,
-  });
-  store = new S3Store(client, 'bucket', 'a bucket of anything');
+  store = answering.store;
 });
-afterAll(async () => {
-  client.destroy();
-  await new Promise((resolve) => void server.close(resolve));
-});
+afterAll(() => answering.stop());
 
 /** Lists as `list`, `prune` and `status` do. */
 async function read(): Promise<string> {
