@@ -1,11 +1,12 @@
 /** The workflows of .github/workflows: their syntax, their habits, and their shell steps, run for real. */
 
-import {mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile} from 'node:fs/promises';
+import {mkdir, mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {createRequire} from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {afterAll, beforeAll, describe, expect, it} from '@jest/globals';
+import {execa} from 'execa';
 import {templateNames, workflowsModule} from '../scripts/templates.ts';
 import {createBucket, listAllKeys} from './support/bucket.ts';
 import {createDatabase, type TestDatabase} from './support/database.ts';
@@ -100,17 +101,10 @@ describe('their steps, on real servers', () => {
     place = await mkdtemp(path.join(os.tmpdir(), 'loma-test-workflow-'));
     database = await createDatabase(postgres, {sql: 'CREATE TABLE patients AS SELECT generate_series(1, 50) AS id'});
     const [backups, files] = [await createBucket(objects), await createBucket(objects)];
-    // npm would install this package's dependencies from the registry: it gets a copy that has them already.
-    const copy = path.join(place, 'package');
-    await mkdir(copy);
-    for (const name of ['bin', 'dist', 'docs', 'oclif.manifest.json', 'node_modules']) {
-      await symlink(path.join(root, name), path.join(copy, name));
-    }
-    const manifest = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8'));
-    const {dependencies: _, devDependencies: __, ...rest} = manifest;
-    await writeFile(path.join(copy, 'package.json'), JSON.stringify(rest));
+    const pack = await execa('npm', ['pack', '--ignore-scripts', '--pack-destination', place], {cwd: root});
+    const packed = path.join(place, pack.stdout.trim());
     for (const workflow of [backupWorkflow, verifyWorkflow]) {
-      workflow.env = {...workflow.env, LOMA_BACKUP_PACKAGE: copy, NPM_CONFIG_PREFIX: path.join(place, 'global')};
+      workflow.env = {...workflow.env, LOMA_BACKUP_PACKAGE: packed, NPM_CONFIG_PREFIX: path.join(place, 'global')};
     }
     const programs = path.join(place, 'programs');
     // GitHub cannot be reached here: `gh` keeps what it is told. It finds an open issue where a test says so.
