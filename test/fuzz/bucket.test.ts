@@ -160,7 +160,7 @@ describe('the objects of a bucket', () => {
     }
     expect([...seen.keys()].join()).toMatch(/DECRYPTION_FAILED/);
     recordTrial({
-      area: 'Damaged objects',
+      area: 'Hostile input: objects of a bucket',
       what: `${cases} damages to objects of a bucket`,
       outcome: 'as stored, or refused',
     });

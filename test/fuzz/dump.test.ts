@@ -12,10 +12,21 @@ import {type Inspection, inspect} from '../../src/lib/dump/inspect.ts';
 import {BackupError} from '../../src/lib/errors.ts';
 import {dumpBytes, merged, type Piece, randomDump} from '../lib/dump/random-dump.ts';
 import {bytewise, cut, cutPlaces, noise, tryFeed} from '../lib/feed.ts';
+import {recordTrial} from '../support/reliability.ts';
 import {bySize, isFullRun, seed} from '../support/size.ts';
 import {readPlainly} from './plain-reading.ts';
 
-const runs = (short: number, full = short * 20) => ({numRuns: bySize({short, full}), seed});
+/** Holds a property to cases that are made up, and notes how many they were. */
+async function holds<T>(
+  what: string,
+  outcome: string,
+  property: fc.IAsyncPropertyWithHooks<T>,
+  {short, full = short * 20}: {short: number; full?: number},
+): Promise<void> {
+  const numRuns = bySize({short, full});
+  await fc.assert(property, {numRuns, seed});
+  recordTrial({area: 'Hostile input: dumps', what: `${numRuns} times ${what}`, outcome});
+}
 
 interface Outcome {
   inspection: Inspection | undefined;
@@ -143,7 +154,9 @@ function cuts(bytes: Buffer, places: readonly number[]): Buffer[][] {
 
 describe('any text', () => {
   it('is read as psql would read it', async () => {
-    await fc.assert(
+    await holds(
+      'text that looks like a dump, cut and strange',
+      'read as psql would read it (a plain reading of its lexer), or refused',
       fc.asyncProperty(soup, async (text) => {
         const {inspection, code} = await outcomeOf([Buffer.from(text)]);
         const reading = readPlainly(text);
@@ -155,12 +168,14 @@ describe('any text', () => {
           commands: reading.commands.slice(0, 10),
         });
       }),
-      runs(1500, 50_000),
+      {short: 1500, full: 50_000},
     );
   });
 
   it('is inspected with the same result however it is cut, and passed on unchanged', async () => {
-    await fc.assert(
+    await holds(
+      'such text, in pieces of any size',
+      'the same result for each, passed on unchanged',
       fc.asyncProperty(soup, cutPlaces, async (text, places) => {
         const bytes = Buffer.from(text);
         const whole = await inspectionOf([bytes]);
@@ -169,12 +184,14 @@ describe('any text', () => {
           expect(await outcomeOf(chunks)).toEqual({inspection: whole.inspection, code: whole.code});
         }
       }),
-      runs(400),
+      {short: 400},
     );
   });
 
   it('is given to psql only if the inspector found no command, and the same however it is cut', async () => {
-    await fc.assert(
+    await holds(
+      'such text, on its way to psql',
+      'psql is given it only if there is no command in it',
       fc.asyncProperty(soup, cutPlaces, async (text, places) => {
         const bytes = Buffer.from(text);
         const {inspection} = await outcomeOf([bytes]);
@@ -182,19 +199,21 @@ describe('any text', () => {
         expect(whole.code === undefined).toBe(inspection !== undefined && inspection.commands.length === 0);
         for (const chunks of cuts(bytes, places)) expect(await forPsqlOf(chunks)).toEqual(whole);
       }),
-      runs(400),
+      {short: 400},
     );
   });
 
   it('of arbitrary bytes ends with a result or a refusal', async () => {
-    await fc.assert(
+    await holds(
+      'arbitrary bytes',
+      'a result, or a refusal',
       fc.asyncProperty(fc.uint8Array({maxLength: 3000}), cutPlaces, async (values, places) => {
         const bytes = Buffer.from(values);
         const whole = await outcomeOf([bytes]);
         expect(await outcomeOf(cut(bytes, places))).toEqual(whole);
         expect([undefined, 'DUMP_UNREADABLE']).toContain(whole.code);
       }),
-      runs(300),
+      {short: 300},
     );
   });
 });
@@ -220,7 +239,9 @@ describe('a table of any values', () => {
   );
 
   it('is counted and digested by the bytes that the server wrote, and leaves the next table alone', async () => {
-    await fc.assert(
+    await holds(
+      'a table of any values, in pieces of any size',
+      'rows, bytes and SHA-256 are those of what the server wrote; the next table is whole',
       fc.asyncProperty(
         fc.array(fc.array(value, {minLength: 1, maxLength: 3}), {maxLength: 6}),
         cutPlaces,
@@ -242,7 +263,7 @@ describe('a table of any values', () => {
           }
         },
       ),
-      runs(60),
+      {short: 60},
     );
   });
 });
@@ -252,7 +273,9 @@ describe('a random dump with long pieces between its parts', () => {
     const filler = fc
       .tuple(fc.constantFrom(4096, 8192, 65_536, 131_072), fc.integer({min: -40, max: 40}))
       .map(([size, more]): Piece => ({kind: 'sql', text: `SELECT '${'x'.repeat(size + more)}';\n`}));
-    await fc.assert(
+    await holds(
+      'a random dump with long texts at the edges of what a reader holds',
+      'taken for what it was made of',
       fc.asyncProperty(filler, randomDump, filler, cutPlaces, async (before, pieces, after, places) => {
         const dump = merged([before, ...pieces, after]);
         const bytes = dumpBytes(dump);
@@ -265,7 +288,7 @@ describe('a random dump with long pieces between its parts', () => {
           expect(tables.map((table) => table.bytes).filter(Boolean)).toEqual(rows);
         }
       }),
-      runs(25),
+      {short: 25},
     );
   });
 });
@@ -296,7 +319,7 @@ describe('a line of 100 MB', () => {
     ['a name', 'SELECT "', '";\n'],
     ['a word', 'SELECT ', ';\n'],
     ['a line comment', '-- ', '\n'],
-  ])('as %s is inspected with flat memory', async (_, head, tail) => {
+  ])('as %s is inspected with flat memory', async (what, head, tail) => {
     const results: unknown[] = [];
     for (const size of [65_536, 1000]) {
       const tap = inspect(() => {}, {withEntries: true});
@@ -323,5 +346,10 @@ describe('a line of 100 MB', () => {
       });
     }
     expect(results[0]).toEqual(results[1]);
+    recordTrial({
+      area: 'Hostile input: dumps',
+      what: `a line of ${length >> 20} MB: ${what}`,
+      outcome: 'inspected, with less than 64 MB of buffers',
+    });
   });
 });

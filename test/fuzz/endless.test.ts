@@ -76,7 +76,7 @@ describe('a manifest of 1 GB', () => {
     expect(sent).toBeLessThan(mostManifestBytes + underWay);
     expect(process.memoryUsage().rss - before).toBeLessThan(400 << 20);
     recordTrial({
-      area: 'Damaged objects',
+      area: 'Hostile input: endless answers',
       what: `a manifest of 1 GB, sent ${how}`,
       outcome: 'damaged, and not read to its end',
     });

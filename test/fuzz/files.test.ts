@@ -107,7 +107,7 @@ describe('the files of a bucket', () => {
     }
     expect([...seen]).toEqual(expect.arrayContaining(['DECRYPTION_FAILED', 'whole']));
     recordTrial({
-      area: 'Damaged objects',
+      area: 'Hostile input: files',
       what: `${cases} damages to objects of files, their metadata and the index of names`,
       outcome: 'as stored, or refused',
     });

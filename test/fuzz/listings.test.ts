@@ -78,7 +78,11 @@ describe("a listing in S3's XML", () => {
       expect(requests).toBeLessThan(6);
     }
     expect([...seen].toSorted()).toEqual(['listed', 'refused']);
-    recordTrial({area: 'Damaged objects', what: `${cases} damaged listings`, outcome: 'read, or refused (exit 4)'});
+    recordTrial({
+      area: 'Hostile input: listings',
+      what: `${cases} damaged listings`,
+      outcome: 'read, or refused (exit 4)',
+    });
   }, 600_000);
 
   it.each([

@@ -18,6 +18,7 @@ import {
   statusSummary,
   verifySummary,
 } from '../../src/ui/summary.ts';
+import {recordTrial} from '../support/reliability.ts';
 
 /** Sets the title, clears the screen, colours, goes back over what was written, and ends with a name. */
 const evil = '\u001b]0;owned\u0007\u001b[2J\u009b31m\r\b\b\u0000\u007f\u0090evil\u001b[8m';
@@ -43,10 +44,15 @@ function written(output: PassThrough): string {
   return chunks.join('');
 }
 
-function expectHarmless(text: string): void {
+function expectHarmless(text: string, what: string): void {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   expect(text.replaceAll(/\u001b\[(1|22|0)m/g, '').match(/[^\P{Cc}\n]/gu)).toBeNull();
   expect(text).toContain('evil');
+  recordTrial({
+    area: 'Hostile input: control characters in every name',
+    what,
+    outcome: 'none of them reaches the terminal',
+  });
 }
 
 const at = new Date('2026-01-02T03:04:05Z');
@@ -221,8 +227,8 @@ describe('no control character of a name reaches the terminal', () => {
       () =>
         errorText(new BackupError(evil, {code: 'UNEXPECTED', kind: 'unexpected', reason: evil, hint: evil}), String),
     ],
-  ])('%s', (_, text) => {
-    expectHarmless(text());
+  ])('%s', (what, text) => {
+    expectHarmless(text(), what);
   });
 
   it('the question before a restore', async () => {
@@ -243,7 +249,7 @@ describe('no control character of a name reaches the terminal', () => {
     const chosen = [{name: evil, isTable: true, approximateRows: 1}];
     const {signal} = new AbortController();
     await confirmOverwrite(target, hostile(backup), {chosen} as never, terminal, signal);
-    expectHarmless(written(output));
+    expectHarmless(written(output), 'the question before a restore');
   });
 
   it('progress', async () => {
@@ -261,6 +267,6 @@ describe('no control character of a name reaches the terminal', () => {
     view.observer({type: 'finished', step: 'a', note: evil});
     view.observer({type: 'skipped', step: 'b', note: evil});
     await view.close('finished');
-    expectHarmless(written(output));
+    expectHarmless(written(output), 'progress');
   });
 });
