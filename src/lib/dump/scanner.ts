@@ -72,8 +72,11 @@ const endings = [Buffer.from('\n'), Buffer.from('\r\n')];
  */
 const longestLine = 1 << 20;
 
-/** How much SQL is made a string at a time; a scan stops at every statement, so this bounds what is converted twice. */
-const lexingWindow = 8192;
+/**
+ * How much SQL is made a string at a time, in bytes. Plain: a scan stops at every statement, so this bounds what is converted
+ * twice; the longest tag has to fit in. Inside quotes: a large object is one string.
+ */
+const lexingWindow = {plain: 2048, quoted: 65_536};
 
 /** A name as PostgreSQL quotes it, of a regular expression without groups. */
 export const identifier = String.raw`(?:"(?:[^"]|"")+"|[^\s"().,;]+)`;
@@ -302,7 +305,7 @@ export class DumpScanner {
    * @returns how many bytes were understood
    */
   #lex(bytes: Buffer, isLast: boolean): number {
-    const text = bytes.toString('latin1', 0, lexingWindow);
+    const text = bytes.toString('latin1', 0, lexingWindow[this.#lexing.in === 'plain' ? 'plain' : 'quoted']);
     const isLastText = isLast && text.length === bytes.length;
     let at = 0;
     while (at < text.length) {
