@@ -44,9 +44,15 @@ async function bundle(file: string): Promise<BundledPackage[]> {
   return bundledPackages(metafile);
 }
 
+/** As in bin/run.js. */
+const execArgv = ['--semi-space-growth-factor=16'];
+
 async function embed(main: string, folder: string): Promise<void> {
   const config = path.join(folder, 'sea.json');
-  await writeFile(config, JSON.stringify({main, output, disableExperimentalSEAWarning: true, useCodeCache: true}));
+  await writeFile(
+    config,
+    JSON.stringify({main, output, disableExperimentalSEAWarning: true, useCodeCache: true, execArgv}),
+  );
   await execa(process.execPath, [`--build-sea=${config}`]);
 }
 

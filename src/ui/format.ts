@@ -60,9 +60,9 @@ export function formatTime(time: Date): string {
   return `${get('year')}-${get('month')}-${get('day')} ${get('hour')}:${get('minute')} ${get('timeZoneName')}`;
 }
 
-/** `1,234,567`. */
+/** `1,234,567`, of a whole number. Without `toLocaleString`, which loads all that Node.js knows of languages: 10 ms. */
 export function formatCount(count: number): string {
-  return count.toLocaleString('en-US');
+  return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ',');
 }
 
 /** How much smaller, in percent: `87.9 %`. */

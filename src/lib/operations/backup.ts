@@ -195,11 +195,15 @@ async function connect(
   runtime: Runtime,
 ): Promise<{server: ServerFacts; pgDump: Tool}> {
   const session = await sessionOf(settings.database, runtime);
-  const [server, reached] = await Promise.allSettled([serverFacts(session), reach(store)]);
-  // Both have ended: no psql is left behind when the bucket refuses.
-  if (server.status === 'rejected') throw server.reason;
-  if (reached.status === 'rejected') throw reached.reason;
-  return {server: server.value, pgDump: await locatePgDump(server.value.major, runtime.environment.PATH ?? '')};
+  const server = serverFacts(session);
+  const pgDump = locatePgDump(
+    server.then(({major}) => major),
+    runtime.environment.PATH ?? '',
+  );
+  const outcomes = await Promise.allSettled([server, reach(store), pgDump]);
+  // All have ended: no psql is left behind when the bucket refuses.
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  return {server: await server, pgDump: await pgDump};
 }
 
 /** By a listing, which also says that there is no such bucket; a HEAD of an object can't. */

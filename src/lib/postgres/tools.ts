@@ -117,17 +117,18 @@ export function installHint(major: number | undefined): string {
 
 /**
  * The pg_dump that fits a server.
+ * @param serverMajor may be a promise: what there is on this machine is looked for meanwhile; its rejection is passed on
  * @throws BackupError POSTGRES_TOOLS_MISSING, naming the server's major, what was found, and how to install the right one
  */
-export async function locatePgDump(serverMajor: number, searchPath: string): Promise<Tool> {
-  const found = await findTools('pg_dump', searchPath);
-  const tool = choosePgDump(found, serverMajor);
+export async function locatePgDump(serverMajor: number | Promise<number>, searchPath: string): Promise<Tool> {
+  const [found, major] = await Promise.all([findTools('pg_dump', searchPath), serverMajor]);
+  const tool = choosePgDump(found, major);
   if (tool) return tool;
-  throw new BackupError(`No pg_dump for PostgreSQL ${serverMajor}`, {
+  throw new BackupError(`No pg_dump for PostgreSQL ${major}`, {
     code: 'POSTGRES_TOOLS_MISSING',
     kind: 'postgres',
-    reason: `the server is PostgreSQL ${serverMajor}, and pg_dump must be at least as new; found: ${list(found)}`,
-    hint: installHint(serverMajor),
+    reason: `the server is PostgreSQL ${major}, and pg_dump must be at least as new; found: ${list(found)}`,
+    hint: installHint(major),
   });
 }
 
