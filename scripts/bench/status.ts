@@ -67,7 +67,7 @@ export async function benchStatus(): Promise<void> {
       filesBucket: 'unused',
     };
     const key = keyring(keys.current).current;
-    const stores = await openStores(store);
+    using stores = await openStores(store);
     const now = Date.now();
     const body = Buffer.from('x');
     await pMap(
@@ -80,7 +80,6 @@ export async function benchStatus(): Promise<void> {
       },
       {concurrency: 16},
     );
-    stores.close();
     const policy = {maxAgeMs: dayMs, maxUnverifiedMs: dayMs, retentionDays: 30};
     const times: number[] = [];
     for (let round = 0; round < 3; round += 1) {

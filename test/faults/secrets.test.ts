@@ -200,15 +200,14 @@ async function expectNoneInFiles(): Promise<void> {
 }
 
 async function expectNoneInObjects(): Promise<void> {
-  const {backups, files, close} = await openStores({...s3Settings(objects, place.settings.backupsBucket), filesBucket});
+  using stores = await openStores({...s3Settings(objects, place.settings.backupsBucket), filesBucket});
   let count = 0;
-  for (const store of [backups, files]) {
+  for (const store of [stores.backups, stores.files]) {
     for await (const {key} of store.list('')) {
       const head = await store.head(key);
       expectNone(Buffer.concat([Buffer.from(JSON.stringify([key, head])), await contentOf(store, key)]), key);
       count += 1;
     }
   }
-  close();
   expect(count).toBeGreaterThanOrEqual(3);
 }

@@ -80,7 +80,8 @@ export async function testStore(kind: StoreKind, server: ObjectHandle = servers(
 }
 
 async function testStoreOf(settings: StoreSettings, folder: string, remove: () => Promise<void>): Promise<TestStore> {
-  const {backups: store, close} = await openStores(settings);
+  const stores = await openStores(settings);
+  const {backups: store} = stores;
   return {
     settings,
     store,
@@ -88,7 +89,7 @@ async function testStoreOf(settings: StoreSettings, folder: string, remove: () =
     keys: async () => (await collect(store.list(''))).map(({key}) => key),
     unfinished: async () => (await collect(store.unfinishedUploads(''))).map(({key}) => key),
     async dispose() {
-      close();
+      stores[Symbol.dispose]();
       await remove();
     },
   };

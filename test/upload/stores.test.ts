@@ -222,13 +222,12 @@ describe.each(kinds)('$name', ({server}) => {
       isFirst = false;
       return {cutAfterBytes: -1};
     });
-    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
+    using stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
     const content = randomBytes(size);
     const {etag} = await stores.backups.put(key, bodyOf(content), {partSizeBytes});
     expect(proxy.faulted).toHaveLength(1);
     expect((await contentOf(place.store, key)).equals(content)).toBe(true);
     expect((await place.store.head(key))?.etag).toBe(etag);
-    stores.close();
     await proxy.stop();
   });
 
@@ -241,12 +240,11 @@ describe.each(kinds)('$name', ({server}) => {
       const makesObject = request.method === method && !request.url.includes('uploads');
       return makesObject ? {answer: {status: 412, code: 'PreconditionFailed'}} : undefined;
     });
-    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
+    using stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
     const failure = await failureOf(stores.backups.put(`refused/${size}`, bodyOf(randomBytes(size)), {partSizeBytes}));
     expect(failure).toMatchObject({code: 'OBJECT_EXISTS', exitCode: 4});
     expect(proxy.faulted.map(({headers}) => headers['if-none-match'])).toEqual(['*']);
     await nothingOf(`refused/${size}`);
-    stores.close();
     await proxy.stop();
   });
 
@@ -258,12 +256,11 @@ describe.each(kinds)('$name', ({server}) => {
       isFirst = false;
       return {cutAfterBytes: -1};
     });
-    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
+    using stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
     await stores.backups.create('lost answer', Buffer.from('mine'));
     expect(proxy.faulted).toHaveLength(1);
     expect(proxy.requests.length).toBeGreaterThan(1);
     expect(String(await contentOf(place.store, 'lost answer'))).toBe('mine');
-    stores.close();
     await proxy.stop();
   });
 
@@ -452,7 +449,7 @@ describe('an S3 server that refuses', () => {
     const place = await testStore('s3');
     await place.store.create('object', Buffer.from('x'));
     for (const changes of [{secretAccessKey: 'wrong'}, {accessKeyId: 'loma:nobody'}]) {
-      const stores = await openStores(s3Settings({...shared, ...changes}, place.settings.backupsBucket));
+      using stores = await openStores(s3Settings({...shared, ...changes}, place.settings.backupsBucket));
       const {backups: store} = stores;
       const attempts: Promise<unknown>[] = [
         store.put('new', bodyOf(Buffer.from('x')), {partSizeBytes}),
@@ -468,7 +465,6 @@ describe('an S3 server that refuses', () => {
         expect(failure).toMatchObject({code: 'STORAGE_DENIED', exitCode: 4});
         expect(failure.hint).toBeTruthy();
       }
-      stores.close();
     }
     expect(await place.keys()).toEqual(['object']);
     expect(String(await contentOf(place.store, 'object'))).toBe('x');
@@ -476,7 +472,7 @@ describe('an S3 server that refuses', () => {
   });
 
   test('a bucket that is not there is named as the cause', async () => {
-    const stores = await openStores(s3Settings(shared, 'loma-no-such-bucket'));
+    using stores = await openStores(s3Settings(shared, 'loma-no-such-bucket'));
     const {backups: store} = stores;
     const attempts: Promise<unknown>[] = [
       store.put('new', bodyOf(Buffer.from('x')), {partSizeBytes}),
@@ -490,13 +486,12 @@ describe('an S3 server that refuses', () => {
       expect(failure.reason).toContain('NoSuchBucket');
       expect(failure.hint).toContain('CLOUDFLARE_R2_BUCKET_BACKUPS');
     }
-    stores.close();
   });
 
   test('to listen at all: said within seconds', async () => {
     const port = 9;
     expect(await isListening(port)).toBe(false);
-    const stores = await openStores(s3Settings({...shared, endpoint: `http://127.0.0.1:${port}`}, 'bucket'));
+    using stores = await openStores(s3Settings({...shared, endpoint: `http://127.0.0.1:${port}`}, 'bucket'));
     const started = performance.now();
     const attempts: Promise<unknown>[] = [
       stores.backups.put('new', bodyOf(randomBytes(100)), {partSizeBytes}),
@@ -508,7 +503,6 @@ describe('an S3 server that refuses', () => {
       expect(failure.reason).toContain('ECONNREFUSED');
     }
     expect(performance.now() - started).toBeLessThan(15_000);
-    stores.close();
   });
 });
 
@@ -528,11 +522,10 @@ describe('a download over a connection that breaks', () => {
   ): Promise<T> {
     let attempts = 0;
     const proxy = await startProxy(shared, ({method}) => (method === 'GET' ? faultOf(attempts++) : undefined));
-    const stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
+    using stores = await openStores(s3Settings(proxy, place.settings.backupsBucket));
     try {
       return await work(stores.backups, proxy);
     } finally {
-      stores.close();
       await proxy.stop();
     }
   }
@@ -596,10 +589,9 @@ describe('a download over a connection that breaks', () => {
       if (attempts === 1) return {cutAfterBytes: mib};
       return {before: () => own.store.replace('object', randomBytes(content.length))};
     });
-    const stores = await openStores(s3Settings(proxy, own.settings.backupsBucket));
+    using stores = await openStores(s3Settings(proxy, own.settings.backupsBucket));
     expect(await failureOf(contentOf(stores.backups, 'object'))).toMatchObject({code: 'OBJECT_CHANGED', exitCode: 4});
     expect(proxy.faulted).toHaveLength(2);
-    stores.close();
     await proxy.stop();
     await own.dispose();
   });
@@ -613,9 +605,8 @@ describe('a download over a connection that breaks', () => {
       attempts += 1;
       return attempts === 1 ? {cutAfterBytes: mib} : {before: () => own.store.delete('object')};
     });
-    const stores = await openStores(s3Settings(proxy, own.settings.backupsBucket));
+    using stores = await openStores(s3Settings(proxy, own.settings.backupsBucket));
     expect((await failureOf(contentOf(stores.backups, 'object'))).code).toMatch(/OBJECT_(NOT_FOUND|CHANGED)/);
-    stores.close();
     await proxy.stop();
     await own.dispose();
   });

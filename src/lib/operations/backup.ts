@@ -19,6 +19,7 @@ import {type ServerFacts, serverFacts} from '../postgres/query.ts';
 import {locatePgDump, type Tool} from '../postgres/tools.ts';
 import {BlockPool} from '../streams/block-pool.ts';
 import {measure} from '../streams/measure.ts';
+import {together} from '../together.ts';
 import {openStores} from '../upload/open-store.ts';
 import {partSizeFor} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
@@ -87,12 +88,8 @@ const suspiciousShare = 0.5;
  * @throws BackupError of the kind that says what failed
  */
 export async function backup(settings: BackupSettings, runtime: Runtime): Promise<BackupResult> {
-  const stores = await openStores(settings.store);
-  try {
-    return await withNewDataKey((dataKey) => backupTo(stores.backups, dataKey, settings, runtime));
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  return await withNewDataKey((dataKey) => backupTo(stores.backups, dataKey, settings, runtime));
 }
 
 /** What is known before the first byte is dumped. */
@@ -200,10 +197,8 @@ async function connect(
     server.then(({major}) => major),
     runtime.environment.PATH ?? '',
   );
-  const outcomes = await Promise.allSettled([server, reach(store), pgDump]);
-  // All have ended: no psql is left behind when the bucket refuses.
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
-  return {server: await server, pgDump: await pgDump};
+  const [facts, , tool] = await together([server, reach(store), pgDump]);
+  return {server: facts, pgDump: tool};
 }
 
 /** By a listing, which also says that there is no such bucket; a HEAD of an object can't. */

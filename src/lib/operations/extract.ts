@@ -48,50 +48,45 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
   const {observer, signal} = runtime;
   const started = performance.now();
   const keys = readingKeys(settings.keys, settings.recovery);
-  const stores = await openStores(settings.store);
-  try {
-    const {warnings, warn} = collectWarnings(observer);
-    const found = await find(stores.backups, settings.choice, keys, runtime, warn);
-    const chosen = settings.selection && (await choose(stores.backups, found, keys, settings.selection, runtime));
-    const openable = chosen?.openable ?? found;
-    const filters = chosen ? [selectFilter(chosen)] : [];
-    const write = async (openSink: () => Writable) => {
-      const dump = await openBackup(stores.backups, openable, keys, {
-        signal,
-        onBytes: (bytes) =>
-          observer({type: 'progress', step: 'download', bytes, totalBytes: openable.backup.sizeBytes}),
-      });
-      observer({type: 'skipped', step: 'authenticate', note: 'done'});
-      observer({type: 'started', step: 'download'});
-      const inspector = inspect();
-      const written = measure({});
-      try {
-        const stages = filters.map(({stage}) => stage);
-        await pipeline([...dump.stages, inspector, ...stages, written, openSink()], signal ? {signal} : {});
-        dump.check(inspector.inspection);
-        for (const {check} of filters) check();
-      } catch (error) {
-        throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
-      }
-      observer({type: 'finished', step: 'download'});
-      return {contents: inspector.inspection.contents, bytes: written.bytes};
-    };
-    const {output} = settings;
-    const {contents, bytes} =
-      typeof output === 'string' ? await writeFile(output, write) : await write(() => borrowed(output));
-    return {
-      key: openable.backup.key,
-      recoveryPoint: openable.backup.startedAt,
-      output: typeof output === 'string' ? output : '-',
-      ...totals({...contents, tables: heldBy(filters, contents.tables)}),
-      dumpBytes: bytes,
-      leftOut: filters.flatMap(({leftOut}) => leftOut),
-      durationMs: Math.round(performance.now() - started),
-      warnings,
-    };
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  const {warnings, warn} = collectWarnings(observer);
+  const found = await find(stores.backups, settings.choice, keys, runtime, warn);
+  const chosen = settings.selection && (await choose(stores.backups, found, keys, settings.selection, runtime));
+  const openable = chosen?.openable ?? found;
+  const filters = chosen ? [selectFilter(chosen)] : [];
+  const write = async (openSink: () => Writable) => {
+    const dump = await openBackup(stores.backups, openable, keys, {
+      signal,
+      onBytes: (bytes) => observer({type: 'progress', step: 'download', bytes, totalBytes: openable.backup.sizeBytes}),
+    });
+    observer({type: 'skipped', step: 'authenticate', note: 'done'});
+    observer({type: 'started', step: 'download'});
+    const inspector = inspect();
+    const written = measure({});
+    try {
+      const stages = filters.map(({stage}) => stage);
+      await pipeline([...dump.stages, inspector, ...stages, written, openSink()], signal ? {signal} : {});
+      dump.check(inspector.inspection);
+      for (const {check} of filters) check();
+    } catch (error) {
+      throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
+    }
+    observer({type: 'finished', step: 'download'});
+    return {contents: inspector.inspection.contents, bytes: written.bytes};
+  };
+  const {output} = settings;
+  const {contents, bytes} =
+    typeof output === 'string' ? await writeFile(output, write) : await write(() => borrowed(output));
+  return {
+    key: openable.backup.key,
+    recoveryPoint: openable.backup.startedAt,
+    output: typeof output === 'string' ? output : '-',
+    ...totals({...contents, tables: heldBy(filters, contents.tables)}),
+    dumpBytes: bytes,
+    leftOut: filters.flatMap(({leftOut}) => leftOut),
+    durationMs: Math.round(performance.now() - started),
+    warnings,
+  };
 }
 
 /** Somebody else's stream, which is written to and not ended: a pipeline into process.stdout itself never settles. */

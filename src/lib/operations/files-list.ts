@@ -44,14 +44,10 @@ export async function listFiles(
 ): Promise<ListedFile[]> {
   const {optionalKeys} = settings;
   const keys = optionalKeys && filesKeyring(keyring(optionalKeys.current, optionalKeys.previous));
-  const stores = await openStores(settings.store);
-  try {
-    const {files} = await readFiles(stores.files, settings.prefix, keys, runtime);
-    if (!settings.long) return files;
-    return await pMap(files, (file) => withMetadata(stores.files, file, keys), {concurrency});
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  const {files} = await readFiles(stores.files, settings.prefix, keys, runtime);
+  if (!settings.long) return files;
+  return await pMap(files, (file) => withMetadata(stores.files, file, keys), {concurrency});
 }
 
 async function withMetadata(store: ObjectStore, file: ListedFile, keys: FilesKeyring | undefined): Promise<ListedFile> {

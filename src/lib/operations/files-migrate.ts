@@ -89,21 +89,17 @@ export async function migrateFiles(settings: MigrateSettings, runtime: Runtime):
   const started = performance.now();
   const root = path.resolve(settings.directory);
   await requireDirectory(root);
-  const stores = await openStores(settings.store);
-  try {
-    const migration = new Migration(stores.files, root, settings, runtime);
-    const files = await migration.run();
-    return {
-      directory: root,
-      prefix: objectPrefix(root),
-      dryRun: settings.dryRun,
-      durationMs: Math.round(performance.now() - started),
-      ...totalsOf(files),
-      files,
-    };
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  const migration = new Migration(stores.files, root, settings, runtime);
+  const files = await migration.run();
+  return {
+    directory: root,
+    prefix: objectPrefix(root),
+    dryRun: settings.dryRun,
+    durationMs: Math.round(performance.now() - started),
+    ...totalsOf(files),
+    files,
+  };
 }
 
 async function requireDirectory(root: string): Promise<void> {

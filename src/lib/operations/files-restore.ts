@@ -56,51 +56,47 @@ export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runt
   const started = performance.now();
   const {observer, signal} = runtime;
   const keys = filesKeyring(keyring(settings.keys.current, settings.keys.previous));
-  const stores = await openStores(settings.store);
-  try {
-    const found = await asStep(
-      observer,
-      'catalog',
-      () => readFiles(stores.files, settings.prefix, keys, runtime),
-      ({files}) => `${files.length} files`,
-    );
-    const target = await RestoreTarget.open(settings.to);
-    const restore = new FilesRestore(stores.files, target, keys, {overwrite: settings.overwrite, signal});
-    const pass = {store: stores.files, keys, ...found, concurrency: settings.concurrency, step: 'files'};
-    const files = await asStep(observer, 'files', () =>
-      eachFile<RestoredFile>(
-        pass,
-        runtime,
-        (object) => restore.restore(object),
-        ({key, name}, {code, reason, message}) => {
-          return {key, name, action: 'failed', sizeBytes: 0, isUnchecked: false, code, reason: reason ?? message};
-        },
-      ),
-    );
-    const interrupted = interruption(signal);
-    if (interrupted) {
-      throw new BackupError(interrupted.message, {
-        code: 'INTERRUPTED',
-        kind: interrupted.kind,
-        reason: `${files.filter(({action}) => action === 'restored').length} files were restored before; nothing half-done was left`,
-        hint: 'Run it again: what is there is skipped.',
-      });
-    }
-    const count = (action: RestoredFile['action']) => files.filter((file) => file.action === action).length;
-    return {
-      to: settings.to,
-      durationMs: Math.round(performance.now() - started),
-      restored: count('restored'),
-      restoredBytes: files.reduce((sum, {action, sizeBytes}) => sum + (action === 'restored' ? sizeBytes : 0), 0),
-      unchanged: count('unchanged'),
-      conflicts: count('conflict'),
-      unchecked: files.filter(({isUnchecked}) => isUnchecked).length,
-      failed: count('failed'),
-      files,
-    };
-  } finally {
-    stores.close();
+  using stores = await openStores(settings.store);
+  const found = await asStep(
+    observer,
+    'catalog',
+    () => readFiles(stores.files, settings.prefix, keys, runtime),
+    ({files}) => `${files.length} files`,
+  );
+  const target = await RestoreTarget.open(settings.to);
+  const restore = new FilesRestore(stores.files, target, keys, {overwrite: settings.overwrite, signal});
+  const pass = {store: stores.files, keys, ...found, concurrency: settings.concurrency, step: 'files'};
+  const files = await asStep(observer, 'files', () =>
+    eachFile<RestoredFile>(
+      pass,
+      runtime,
+      (object) => restore.restore(object),
+      ({key, name}, {code, reason, message}) => {
+        return {key, name, action: 'failed', sizeBytes: 0, isUnchecked: false, code, reason: reason ?? message};
+      },
+    ),
+  );
+  const interrupted = interruption(signal);
+  if (interrupted) {
+    throw new BackupError(interrupted.message, {
+      code: 'INTERRUPTED',
+      kind: interrupted.kind,
+      reason: `${files.filter(({action}) => action === 'restored').length} files were restored before; nothing half-done was left`,
+      hint: 'Run it again: what is there is skipped.',
+    });
   }
+  const count = (action: RestoredFile['action']) => files.filter((file) => file.action === action).length;
+  return {
+    to: settings.to,
+    durationMs: Math.round(performance.now() - started),
+    restored: count('restored'),
+    restoredBytes: files.reduce((sum, {action, sizeBytes}) => sum + (action === 'restored' ? sizeBytes : 0), 0),
+    unchanged: count('unchanged'),
+    conflicts: count('conflict'),
+    unchecked: files.filter(({isUnchecked}) => isUnchecked).length,
+    failed: count('failed'),
+    files,
+  };
 }
 
 class FilesRestore {

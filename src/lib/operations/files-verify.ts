@@ -55,31 +55,27 @@ export async function verifyFiles(settings: FilesVerifySettings, runtime: Runtim
   const started = performance.now();
   const {observer, signal} = runtime;
   const keys = filesKeyring(keyring(settings.keys.current, settings.keys.previous));
-  const stores = await openStores(settings.store);
-  try {
-    const found = await asStep(
-      observer,
-      'catalog',
-      () => readFiles(stores.files, settings.prefix, keys, runtime),
-      ({files}) => `${files.length} files`,
-    );
-    const checked = await asStep(observer, 'files', () =>
-      checkFiles(stores.files, found, keys, settings.concurrency, runtime),
-    );
-    const interrupted = interruption(signal);
-    if (interrupted) throw interrupted;
-    const result: FilesVerifyResult = {
-      prefix: namePrefixOf(settings.prefix),
-      verifiedAt: runtime.now(),
-      durationMs: Math.round(performance.now() - started),
-      ...checked,
-      resultKey: undefined,
-    };
-    await asStep(observer, 'publish', () => publish(stores.files, result, keys, runtime));
-    return result;
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  const found = await asStep(
+    observer,
+    'catalog',
+    () => readFiles(stores.files, settings.prefix, keys, runtime),
+    ({files}) => `${files.length} files`,
+  );
+  const checked = await asStep(observer, 'files', () =>
+    checkFiles(stores.files, found, keys, settings.concurrency, runtime),
+  );
+  const interrupted = interruption(signal);
+  if (interrupted) throw interrupted;
+  const result: FilesVerifyResult = {
+    prefix: namePrefixOf(settings.prefix),
+    verifiedAt: runtime.now(),
+    durationMs: Math.round(performance.now() - started),
+    ...checked,
+    resultKey: undefined,
+  };
+  await asStep(observer, 'publish', () => publish(stores.files, result, keys, runtime));
+  return result;
 }
 
 type Checked = Pick<FilesVerifyResult, 'good' | 'unchecked' | 'failed' | 'bytes' | 'findings'>;

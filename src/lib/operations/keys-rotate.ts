@@ -109,12 +109,8 @@ const concurrency = 4;
 export async function rotateKeys(settings: RotateSettings, runtime: Runtime): Promise<RotateResult> {
   const {current, previous, recoveryPublicKey} = settings.keys;
   const keys = keyring(current, previous, recoveryPublicKey);
-  const stores = await openStores(settings.store);
-  try {
-    return await rotateIn(stores, keys, settings, runtime);
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  return await rotateIn(stores, keys, settings, runtime);
 }
 
 async function rotateIn(

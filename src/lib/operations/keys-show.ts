@@ -27,27 +27,23 @@ export interface KeysInUse {
 export async function showKeys(settings: ListSettings, {signal}: Pick<Runtime, 'signal'>): Promise<KeysInUse> {
   const {optionalKeys: given} = settings;
   const keys = given && keyring(given.current, given.previous, given.recoveryPublicKey);
-  const stores = await openStores(settings.store);
-  try {
-    const backups = await readCatalog(stores.backups, keys, signal);
-    const named = backups.flatMap(({keyFingerprint}) => keyFingerprint ?? []);
-    const atHand = new Set(keys ? allKeys(keys).map(({fingerprint}) => fingerprint) : []);
-    const roleOf = (fingerprint: string): KeyUse['role'] => {
-      if (!atHand.has(fingerprint)) return 'unknown';
-      return fingerprint === keys?.current.fingerprint ? 'current' : 'previous';
-    };
-    return {
-      keys: [...new Set([...atHand, ...named])].map((fingerprint) => ({
-        fingerprint,
-        role: roleOf(fingerprint),
-        backups: named.filter((other) => other === fingerprint).length,
-      })),
-      recoveryFingerprint: keys?.recoveryPublic?.fingerprint,
-      backups: backups.length,
-      legacy: backups.filter(({state}) => state === 'legacy').length,
-      unreadable: backups.filter(({state, keyFingerprint}) => state !== 'legacy' && !keyFingerprint).length,
-    };
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  const backups = await readCatalog(stores.backups, keys, signal);
+  const named = backups.flatMap(({keyFingerprint}) => keyFingerprint ?? []);
+  const atHand = new Set(keys ? allKeys(keys).map(({fingerprint}) => fingerprint) : []);
+  const roleOf = (fingerprint: string): KeyUse['role'] => {
+    if (!atHand.has(fingerprint)) return 'unknown';
+    return fingerprint === keys?.current.fingerprint ? 'current' : 'previous';
+  };
+  return {
+    keys: [...new Set([...atHand, ...named])].map((fingerprint) => ({
+      fingerprint,
+      role: roleOf(fingerprint),
+      backups: named.filter((other) => other === fingerprint).length,
+    })),
+    recoveryFingerprint: keys?.recoveryPublic?.fingerprint,
+    backups: backups.length,
+    legacy: backups.filter(({state}) => state === 'legacy').length,
+    unreadable: backups.filter(({state, keyFingerprint}) => state !== 'legacy' && !keyFingerprint).length,
+  };
 }

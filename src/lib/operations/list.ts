@@ -14,10 +14,6 @@ export interface ListSettings {
 /** Every backup in the bucket, newest first. */
 export async function list(settings: ListSettings, runtime: Pick<Runtime, 'signal'>): Promise<Backup[]> {
   const {optionalKeys: keys} = settings;
-  const stores = await openStores(settings.store);
-  try {
-    return await readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), runtime.signal);
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  return await readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), runtime.signal);
 }

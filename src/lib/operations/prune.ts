@@ -45,19 +45,15 @@ export const pruneSteps: readonly Step[] = [
  */
 export async function prune(settings: PruneSettings, runtime: Runtime): Promise<PruneResult> {
   const {optionalKeys: keys} = settings;
-  const stores = await openStores(settings.store);
-  try {
-    const {observer, signal} = runtime;
-    const backups = await asStep(
-      observer,
-      'catalog',
-      () => readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), signal),
-      (found) => `${found.length} backups`,
-    );
-    return await pruneStore(stores.backups, backups, settings, runtime);
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  const {observer, signal} = runtime;
+  const backups = await asStep(
+    observer,
+    'catalog',
+    () => readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), signal),
+    (found) => `${found.length} backups`,
+  );
+  return await pruneStore(stores.backups, backups, settings, runtime);
 }
 
 /** The same, in a store that is open and whose catalog was read. */

@@ -69,42 +69,38 @@ export const swapSteps: readonly Step[] = [
  */
 export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runtime: Runtime): Promise<SwapResult> {
   const keys = readingKeys(settings.keys, settings.recovery);
-  const stores = await openStores(settings.store);
+  using stores = await openStores(settings.store);
   const started = performance.now();
   const {warnings, warn} = collectWarnings(runtime.observer, settings.target.warnings);
+  const prepared = await prepare(stores.backups, keys, settings, runtime, warn);
+  const {openable, target} = prepared;
+  const facts = await lookForSwap(prepared.session, target.major);
+  const obstacles = swapObstacles(facts);
+  if (obstacles.length > 0) throw swapRefused(target.address, obstacles);
+  const server = await sessionBeside(prepared.session, facts);
+  for (const text of swapWarnings(facts)) warn(text);
+  const replaced = {chosen: undefined};
+  if (!isEmpty(target) && !(await confirm(target, openable.backup, replaced))) throw refusal(target, replaced);
+  const claim = await claimTarget(server, facts);
   try {
-    const prepared = await prepare(stores.backups, keys, settings, runtime, warn);
-    const {openable, target} = prepared;
-    const facts = await lookForSwap(prepared.session, target.major);
-    const obstacles = swapObstacles(facts);
-    if (obstacles.length > 0) throw swapRefused(target.address, obstacles);
-    const server = await sessionBeside(prepared.session, facts);
-    for (const text of swapWarnings(facts)) warn(text);
-    const replaced = {chosen: undefined};
-    if (!isEmpty(target) && !(await confirm(target, openable.backup, replaced))) throw refusal(target, replaced);
-    const claim = await claimTarget(server, facts);
-    try {
-      const restored = await restoreBeside(
-        stores.backups,
-        keys,
-        {prepared, facts, claim, server, managed: settings.managed === true},
-        runtime,
-        warn,
-      );
-      return {
-        key: openable.backup.key,
-        recoveryPoint: openable.backup.startedAt,
-        target: target.address,
-        ...restored,
-        durationMs: Math.round(performance.now() - started),
-        safetyBackup: undefined,
-        warnings,
-      };
-    } finally {
-      await claim.release();
-    }
+    const restored = await restoreBeside(
+      stores.backups,
+      keys,
+      {prepared, facts, claim, server, managed: settings.managed === true},
+      runtime,
+      warn,
+    );
+    return {
+      key: openable.backup.key,
+      recoveryPoint: openable.backup.startedAt,
+      target: target.address,
+      ...restored,
+      durationMs: Math.round(performance.now() - started),
+      safetyBackup: undefined,
+      warnings,
+    };
   } finally {
-    stores.close();
+    await claim.release();
   }
 }
 

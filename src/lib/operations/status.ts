@@ -28,32 +28,28 @@ export async function status(
 ): Promise<StatusResult> {
   const {optionalKeys} = settings;
   const keys = optionalKeys && keyring(optionalKeys.current, optionalKeys.previous);
-  const stores = await openStores(settings.store);
-  try {
-    const backups = await readCatalog(stores.backups, keys, runtime.signal);
-    const unfinishedUploads: Date[] = [];
-    for await (const {key, startedAt} of stores.backups.unfinishedUploads(backupsPrefix)) {
-      if (partOf(key)) unfinishedUploads.push(startedAt);
-    }
-    const at = runtime.now();
-    const findings = assessHealth(
-      {
-        backups,
-        unfinishedUploads,
-        keyFingerprints: keys && allKeys(keys).map(({fingerprint}) => fingerprint),
-        formatAge: settings.formatAge,
-      },
-      settings.policy,
-      at,
-    );
-    return {
-      at,
-      isHealthy: findings.every(({isGood}) => isGood),
-      findings,
-      backups: backups.length,
-      newestKey: backups.find(({state}) => state === 'complete' || state === 'legacy')?.key,
-    };
-  } finally {
-    stores.close();
+  using stores = await openStores(settings.store);
+  const backups = await readCatalog(stores.backups, keys, runtime.signal);
+  const unfinishedUploads: Date[] = [];
+  for await (const {key, startedAt} of stores.backups.unfinishedUploads(backupsPrefix)) {
+    if (partOf(key)) unfinishedUploads.push(startedAt);
   }
+  const at = runtime.now();
+  const findings = assessHealth(
+    {
+      backups,
+      unfinishedUploads,
+      keyFingerprints: keys && allKeys(keys).map(({fingerprint}) => fingerprint),
+      formatAge: settings.formatAge,
+    },
+    settings.policy,
+    at,
+  );
+  return {
+    at,
+    isHealthy: findings.every(({isGood}) => isGood),
+    findings,
+    backups: backups.length,
+    newestKey: backups.find(({state}) => state === 'complete' || state === 'legacy')?.key,
+  };
 }

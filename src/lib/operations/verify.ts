@@ -74,12 +74,8 @@ class Skipped extends Error {}
  * @throws BackupError only for an interruption: everything else is a failed step of the result
  */
 export async function verify(settings: VerifySettings, runtime: Runtime): Promise<VerifyResult> {
-  const stores = await openStores(settings.store);
-  try {
-    return await new Verifier(settings, runtime, stores).run();
-  } finally {
-    stores.close();
-  }
+  using stores = await openStores(settings.store);
+  return await new Verifier(settings, runtime, stores).run();
 }
 
 /** The steps of one verification, and what they hand on to each other. */

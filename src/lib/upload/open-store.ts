@@ -3,11 +3,10 @@ import type {StoreSettings} from '../config.ts';
 import {DirectoryStore} from './directory-store.ts';
 import type {ObjectStore} from './store.ts';
 
-export interface Stores {
+/** Disposing of them (`using`) closes their connections. */
+export interface Stores extends Disposable {
   backups: ObjectStore;
   files: ObjectStore;
-  /** Closes connections. */
-  close(): void;
 }
 
 /**
@@ -20,7 +19,7 @@ export async function openStores(settings: StoreSettings): Promise<Stores> {
     return {
       backups: new DirectoryStore(path.join(settings.path, backupsBucket)),
       files: new DirectoryStore(path.join(settings.path, filesBucket)),
-      close: () => undefined,
+      [Symbol.dispose]: () => undefined,
     };
   }
   const {S3Store, s3Client} = await import('./s3-store.ts');
@@ -29,6 +28,6 @@ export async function openStores(settings: StoreSettings): Promise<Stores> {
   return {
     backups: new S3Store(client, backupsBucket, `bucket ${backupsBucket} (${place})`),
     files: new S3Store(client, filesBucket, `bucket ${filesBucket} (${place})`),
-    close: () => client.destroy(),
+    [Symbol.dispose]: () => client.destroy(),
   };
 }
