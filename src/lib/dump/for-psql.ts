@@ -1,7 +1,8 @@
 import type {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
 import {scanStage} from './scan-stage.ts';
-import {type CopyStatement, type DumpHandler, tamperedHint} from './scanner.ts';
+import type {CopyStatement, DumpHandler} from './scanner.ts';
+import {tamperedHint} from './sql-lexer.ts';
 
 export interface ForPsqlOptions {
   /**
