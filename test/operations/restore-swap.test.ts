@@ -312,17 +312,19 @@ describe('a swap that fails leaves the target as it was, and no new database', (
   });
 
   test('beside another swap of the same target, which goes on', async () => {
-    let other: Promise<BackupError> | undefined;
-    const start = () => {
-      other ??= failureOf(swapping());
-    };
-    const {swap} = await swapping({}, {observer: at('create', 'finished', start)});
-    // At its look, or at the rename if it looked before this one was done.
-    const {code, exitCode} = (await other) as BackupError;
+    let going: ReturnType<typeof swapping> | undefined;
+    // When this one has looked at the target, the other begins; this one goes on while that one is at work.
+    const confirm = () =>
+      new Promise<boolean>((resolve) => {
+        going = swapping({}, {observer: at('create', 'finished', () => resolve(true))});
+      });
+    const {code, exitCode} = await failureOf(swapping({}, {}, confirm));
+    // When it claims the target, or at the rename if the other one was done by then.
     expect(['SWAP_REFUSED', 'SWAP_FAILED']).toContain(code);
     expect(exitCode).toBe(3);
+    const swap = (await going)?.swap;
     await isNew();
-    expect(await databases()).toEqual(['clinic', swap.oldDatabase]);
+    expect(await databases()).toEqual(['clinic', swap?.oldDatabase]);
   });
 });
 
