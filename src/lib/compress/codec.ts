@@ -23,12 +23,17 @@ const zstdLevel = 1;
 
 /** Output buffers, in bytes: at Node's 16 KiB every block would come back from the thread pool a dozen times. */
 const chunkSize = 1 << 18;
+/** Most blocks are smaller than this when they are compressed, and need not be put together. */
+const compressedChunkSize = 1 << 19;
 
 export const codecs: Readonly<Record<CompressionName, Codec>> = {
   gzip: {
     name: 'gzip',
     compress: (pool) =>
-      compressBlocks((block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize}, done), pool),
+      compressBlocks(
+        (block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize: compressedChunkSize}, done),
+        pool,
+      ),
     decompress: () => createGunzip({chunkSize}),
   },
   zstd: {
@@ -39,7 +44,7 @@ export const codecs: Readonly<Record<CompressionName, Codec>> = {
           zstdCompress(
             block,
             {
-              chunkSize,
+              chunkSize: compressedChunkSize,
               // Known beforehand, the block is compressed where it lies in the window, without wrapping round.
               pledgedSrcSize: block.length,
               params: {[constants.ZSTD_c_compressionLevel]: zstdLevel, [constants.ZSTD_c_checksumFlag]: 1},

@@ -1,7 +1,7 @@
 /** A directory as an object store: for an offline copy, for a first try, and for CI without an account. */
 import {randomBytes} from 'node:crypto';
-import {createReadStream, createWriteStream} from 'node:fs';
-import {link, mkdir, open, readdir, readFile, rename, rmdir, stat, unlink} from 'node:fs/promises';
+import {createReadStream} from 'node:fs';
+import {type FileHandle, link, mkdir, open, readdir, readFile, rename, rmdir, stat, unlink} from 'node:fs/promises';
 import path from 'node:path';
 import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
@@ -53,7 +53,9 @@ export class DirectoryStore implements ObjectStore {
     let bodyError: Error | undefined;
     const mode = options.key === 'replacing' ? 'replacing' : 'exclusive';
     await this.#write(key, mode, options, async (file) => {
-      const sink = createWriteStream(file, {flags: 'wx', mode: 0o600, highWaterMark: 4 << 20, flush: true});
+      const handle = await open(file, 'wx', 0o600);
+      const sink = handle.createWriteStream({highWaterMark: 4 << 20, flush: true});
+      const flushed = flushEarly(handle, body);
       // The caller's own error, when the body fails: `#write` takes everything else for a failure of the disk, with which
       // the pipeline destroys the body, too.
       body.once('error', (error) => {
@@ -66,6 +68,7 @@ export class DirectoryStore implements ObjectStore {
       await pipeline(body, sink, options.signal ? {signal: options.signal} : {}).catch((error) => {
         throw bodyError ? new BodyFailed(bodyError) : error;
       });
+      await flushed();
       const {size} = await stat(file);
       if (size !== total) throw new Error(`${size} bytes are on the disk of ${total} that were written`);
     });
@@ -349,6 +352,36 @@ function nestedPart(part: string): string {
     pieces[pieces.length - 1] += character;
   }
   return pieces.join(`${mark}/${mark}`);
+}
+
+/** How much may wait to be written to the disk, in bytes. */
+const flushBytes = 32 << 20;
+
+/**
+ * Has the system write to the disk what a file holds so far, again and again while it grows: at its end there is little to wait for.
+ * @returns a function to call at its end: the system tells of a write that failed only once
+ */
+function flushEarly(handle: FileHandle, body: Readable): () => Promise<void> {
+  let bytes = 0;
+  let flushing: Promise<void> | undefined;
+  let failure: unknown;
+  body.on('data', (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes < flushBytes || flushing) return;
+    bytes = 0;
+    flushing = handle
+      .datasync()
+      .catch((error) => {
+        failure ??= error;
+      })
+      .finally(() => {
+        flushing = undefined;
+      });
+  });
+  return async () => {
+    await flushing;
+    if (failure !== undefined) throw failure;
+  };
 }
 
 async function writeWhole(file: string, body: Buffer): Promise<void> {
