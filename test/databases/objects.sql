@@ -118,6 +118,23 @@ CREATE STATISTICS of_parts (dependencies, ndistinct) ON region, kind FROM parts;
 CREATE ACCESS METHOD heap_again TYPE TABLE HANDLER heap_tableam_handler;
 CREATE TABLE in_heap_again (a int) USING heap_again; INSERT INTO in_heap_again VALUES (1);
 CREATE CONVERSION latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+CREATE SCHEMA app;
+CREATE TYPE app.level AS ENUM ('low', 'high');
+CREATE TABLE app.measured (id int PRIMARY KEY, name text, level app.level, value numeric(10, 2));
+INSERT INTO app.measured SELECT i, 'm' || i, 'high', i FROM generate_series(1, 30) i;
+-- It needs the primary key: pg_dump puts another view in its place while it drops the key, whether there is such a view or not.
+CREATE VIEW app."by key" AS SELECT id, name, level, count(*) AS "n;\n" FROM app.measured GROUP BY id;
+CREATE VIEW app.of_view AS SELECT * FROM app."by key";
+-- Dropped by itself, because it was not held to be true of what there was.
+CREATE DOMAIN app.positive AS int; CREATE TABLE app.positives (a app.positive); INSERT INTO app.positives VALUES (-1);
+ALTER DOMAIN app.positive ADD CONSTRAINT is_positive CHECK (VALUE > 0) NOT VALID;
+-- A constraint of a partition that an index of the parent needs.
+CREATE TABLE app.whole (a int) PARTITION BY LIST (a); CREATE UNIQUE INDEX of_whole ON ONLY app.whole (a);
+CREATE TABLE app.part (a int PRIMARY KEY); INSERT INTO app.part VALUES (1);
+ALTER TABLE app.whole ATTACH PARTITION app.part FOR VALUES IN (1); ALTER INDEX app.of_whole ATTACH PARTITION app.part_pkey;
+-- An inheritance child with columns of its own that are its parent's, too, in another order.
+CREATE TABLE app.mother (a int PRIMARY KEY, b int GENERATED ALWAYS AS (a * 2) STORED);
+CREATE TABLE app.daughter (b int, a int) INHERITS (app.mother); INSERT INTO app.daughter (a) VALUES (1);
 
 -- Foreign data, row-level security, publications, comments, settings of functions and tables, large objects.
 CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1', dbname 'it''s \');

@@ -23,15 +23,25 @@ export interface RoundTrip {
   verified: VerifyResult;
 }
 
+export interface RoundTripOptions {
+  /** Restore a second time, over what the first time made. */
+  again?: boolean;
+}
+
 /**
  * Whatever is not equal fails the test: the backup's manifest against the copy that `verify` makes of it, every digest.
  * @param target empty, and of the same encoding
  * @param scratchUrl of the server that `verify` makes its copy on
  */
-export async function roundTrip(source: TestDatabase, target: TestDatabase, scratchUrl: string): Promise<RoundTrip> {
+export async function roundTrip(
+  source: TestDatabase,
+  target: TestDatabase,
+  scratchUrl: string,
+  options: RoundTripOptions = {},
+): Promise<RoundTrip> {
   const store = await testStore('directory');
   try {
-    return await roundTripIn(store, source, target, scratchUrl);
+    return await roundTripIn(store, source, target, scratchUrl, options);
   } finally {
     await store.dispose();
   }
@@ -42,6 +52,7 @@ async function roundTripIn(
   source: TestDatabase,
   target: TestDatabase,
   scratchUrl: string,
+  {again = false}: RoundTripOptions,
 ): Promise<RoundTrip> {
   const key = newKey();
   const taken = await backup(backupSettings({database: source.url, store, key}), runtime());
@@ -67,5 +78,9 @@ async function roundTripIn(
   );
   expect(unexpected).toEqual([]);
   expect(restored).toMatchObject({tables: taken.tables, rows: taken.rows});
+  if (again) {
+    const anew = await restore(restoreSettings({target: target.url, store, key}), async () => true, runtime());
+    expect(anew).toMatchObject({tables: taken.tables, rows: taken.rows});
+  }
   return {taken, restored, verified};
 }

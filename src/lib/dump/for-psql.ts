@@ -24,7 +24,8 @@ export interface ForPsqlOptions {
  * Left out are the dump's own `\restrict` lines, and the `BEGIN;` and `COMMIT;` round large objects, which would end the
  * transaction half-way. `DROP EXTENSION` and `COMMENT ON EXTENSION` may fail: a managed server refuses them to all but the
  * extension's owner, an extension that stays is as good, and a new one brings its comment. So may the drop of a constraint that
- * a partition has of its parent: it goes with the partition. A setting that older servers do not know is set where it is known:
+ * a partition has of its parent, and of an index that such a one needs: they go with the partition; and, where there is none, that of a domain's constraint, and a view
+ * that is only made to be dropped. A setting that older servers do not know is set where it is known:
  * a server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
@@ -42,8 +43,12 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     copyEnd: keep,
     restrict: drop,
     transaction: drop,
-    extension: (line: Buffer) => keep(optional(line, 'insufficient_privilege OR dependent_objects_still_exist')),
-    constraintDrop: (line: Buffer) => keep(optional(line, 'invalid_table_definition')),
+    extension: (line: Buffer) => keep(optional(line, `insufficient_privilege OR ${needed}`)),
+    constraintDrop: (line: Buffer) => keep(optional(line, `invalid_table_definition OR ${needed} OR ${missing}`)),
+    indexDrop: (line: Buffer) => keep(optional(line, needed)),
+    // A view with other columns stays, and so does, then, what it needs: dropping that says so.
+    dummyView: (statement: Buffer) =>
+      keep(optional(statement, `invalid_table_definition OR wrong_object_type OR ${missing}`)),
     newSetting: () => keep(noTimeoutIfKnown),
     command: refuseCommand,
   };
@@ -56,6 +61,10 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
   stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}${noticeLostClient}BEGIN;\n`);
   return stage;
 }
+
+const needed = 'dependent_objects_still_exist';
+/** Of a type or domain, and of a schema. */
+const missing = 'undefined_object OR invalid_schema_name';
 
 /**
  * A backend that waits for a lock, or counts rows, would not see that psql was killed, and would hold the locks that it has until

@@ -46,10 +46,19 @@ export interface DumpHandler {
   /** `SET transaction_timeout = 0;`, written by pg_dump from 17 on for every server: servers before 17 do not know it. */
   newSetting?(line: Buffer): void;
   /**
-   * `ALTER TABLE IF EXISTS ONLY … DROP CONSTRAINT IF EXISTS …;` on one line: of what --clean drops. A partition's constraint
-   * may be its parent's, and go only with it or with the partition.
+   * `ALTER TABLE IF EXISTS ONLY … DROP CONSTRAINT IF EXISTS …;`, or the same of a domain: of what --clean drops. A
+   * partition's constraint may be its parent's, and go only with it or with the partition; of a domain, `IF EXISTS` means the
+   * constraint, and not the domain or its schema.
    */
   constraintDrop?(line: Buffer): void;
+  /** `DROP INDEX IF EXISTS …;`. A constraint of a partition may need it, and goes only with the partition. */
+  indexDrop?(line: Buffer): void;
+  /**
+   * `CREATE OR REPLACE VIEW … AS SELECT NULL::… AS …;`: what --clean puts in the place of a view that needs
+   * a constraint (`GROUP BY` a primary key), to drop the constraint before the view. Where there is no such view, its schema and
+   * its types may be missing, too.
+   */
+  dummyView?(statement: Buffer): void;
   copyStart(statement: CopyStatement, line: Buffer): void;
   /** Rows of the table, in any pieces: one line a row. */
   copyData(bytes: Buffer): void;
@@ -61,6 +70,7 @@ export interface DumpHandler {
 
 const newline = 0x0a;
 const doubleQuote = 0x22;
+const semicolon = 0x3b;
 /** How a row that ends the data begins. No other does: the server writes a backslash in a value as two. */
 const endMark = Buffer.from('\n\\.');
 /** The rest of that row; psql takes a carriage return before the line break too, and runs what follows. */
@@ -78,12 +88,17 @@ const copyPattern = new RegExp(
   String.raw`^COPY (${identifier}(?:\.${identifier})?) (?:\((${identifier}(?:, ${identifier})*)\))? ?FROM stdin;\n$`,
 );
 
-/** Whole statements on one line; what only begins like one is ordinary SQL. */
+/** Whole statements; what only begins like one is ordinary SQL. */
 const statementPatterns = {
   transaction: /^(BEGIN|COMMIT);\n?$/,
   extension: /^(DROP EXTENSION IF EXISTS (\w+|"[^"]+")|COMMENT ON EXTENSION (\w+|"[^"]+") IS '([^'\\]|'')*');\n$/,
   constraintDrop: new RegExp(
-    String.raw`^ALTER TABLE IF EXISTS ONLY ${identifier}\.${identifier} DROP CONSTRAINT IF EXISTS ${identifier};\n$`,
+    String.raw`^ALTER (?:TABLE IF EXISTS ONLY|DOMAIN) ${identifier}\.${identifier} DROP CONSTRAINT IF EXISTS ${identifier};\n$`,
+  ),
+  indexDrop: new RegExp(String.raw`^DROP INDEX IF EXISTS ${identifier}\.${identifier};\n$`),
+  // pg_get_viewdef, which writes all other views, indents SELECT.
+  dummyView: new RegExp(
+    String.raw`^CREATE OR REPLACE VIEW ${identifier}\.${identifier} AS\nSELECT(?:\n    NULL::(?:[^";]|"[^"]*")+)?;\n$`,
   ),
   setting: /^SET default_(tablespace = ('([^'\\]|'')*'|\w+|"[^"]+")|table_access_method = (\w+|"[^"]+"));\n$/,
   newSetting: /^SET transaction_timeout = 0;\n$/,
@@ -104,6 +119,9 @@ const lineKinds = [
   {prefix: 'SET default_t', kind: 'setting'},
   {prefix: 'SET transaction_timeout = 0;', kind: 'newSetting'},
   {prefix: 'ALTER TABLE IF EXISTS ONLY ', kind: 'constraintDrop'},
+  {prefix: 'ALTER DOMAIN ', kind: 'constraintDrop'},
+  {prefix: 'DROP INDEX IF EXISTS ', kind: 'indexDrop'},
+  {prefix: 'CREATE OR REPLACE VIEW ', kind: 'dummyView'},
   {prefix: 'SET standard_conforming_strings = off;', kind: 'oldStrings'},
 ] as const;
 
@@ -215,7 +233,7 @@ export class DumpScanner {
     if (head.length < match.prefix.length) return 0;
     // Whether the line is too long must not depend on how much of what follows it is there.
     const window = bytes.subarray(0, longestLine);
-    let end = match.kind === 'copy' ? endOfCopyStatement(window) : window.indexOf(newline) + 1;
+    let end = endOf(match.kind, window);
     if (end === 0) {
       if (bytes.length >= longestLine) return undefined;
       if (!isLast) return 0;
@@ -242,6 +260,8 @@ export class DumpScanner {
       case 'transaction':
       case 'extension':
       case 'constraintDrop':
+      case 'indexDrop':
+      case 'dummyView':
       case 'setting':
       case 'newSetting':
         if (!statementPatterns[kind].test(line.toString('latin1'))) return false;
@@ -283,12 +303,26 @@ function decodeNames(line: Buffer): string {
   return line.toString('latin1').replaceAll(/[\x80-\xff]/g, byCode);
 }
 
-/** Where the line ends that a COPY statement stands on; 0 if it goes on. A line break inside a quoted name does not end it. */
-function endOfCopyStatement(bytes: Buffer): number {
+/** Where a line of this kind ends; 0 if it goes on. */
+function endOf(kind: LineKind, bytes: Buffer): number {
+  switch (kind) {
+    case 'copy':
+    case 'constraintDrop':
+    case 'indexDrop':
+      return endOutsideNames(bytes, () => true);
+    case 'dummyView':
+      return endOutsideNames(bytes, (at) => bytes[at - 1] === semicolon);
+    default:
+      return bytes.indexOf(newline) + 1;
+  }
+}
+
+/** What is after the first line break that is not inside a quoted name, and that is meant; 0 if there is none. */
+function endOutsideNames(bytes: Buffer, isMeant: (at: number) => boolean): number {
   let isInsideName = false;
   for (let at = 0; at < bytes.length; at += 1) {
     if (bytes[at] === doubleQuote) isInsideName = !isInsideName;
-    else if (bytes[at] === newline && !isInsideName) return at + 1;
+    else if (bytes[at] === newline && !isInsideName && isMeant(at)) return at + 1;
   }
   return 0;
 }

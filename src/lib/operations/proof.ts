@@ -49,7 +49,7 @@ export async function prove(expected: ExpectedDump, options: ProofOptions): Prom
   const actual = await dumpAgain(expected, options);
   const reordered = reorderedTables(expected.contents, actual.contents);
   const tables = await tableDifferences(expected, actual.contents, reordered, options.session);
-  const schema = schemaDifferences(expected, actual, reordered, options);
+  const schema = schemaDifferences(expected, actual, options);
   return {differences: [...tables.differences, ...schema.differences], notes: [...tables.notes, ...schema.notes]};
 }
 
@@ -154,20 +154,13 @@ function tableDifference(
   );
 }
 
-function schemaDifferences(
-  expected: ExpectedDump,
-  actual: Inspection,
-  reordered: ReadonlySet<string>,
-  {pgDump, serverVersion}: ProofOptions,
-): Proof {
+function schemaDifferences(expected: ExpectedDump, actual: Inspection, {pgDump, serverVersion}: ProofOptions): Proof {
   if (actual.contents.schema.sha256 === expected.contents.schema.sha256) return {differences: [], notes: []};
   const sameVersions =
     majorOf(expected.serverVersion) === majorOf(serverVersion) &&
     majorOf(expected.pgDumpVersion) === majorOf(pgDump.version.text);
-  const heads = expected.entries.map(({head}) => head);
   const isCompared = ({head}: DumpEntry) => !expected.notCompared?.has(head);
   const differences = entryDifferences(expected.entries.filter(isCompared), actual.entries.filter(isCompared), {
-    reorderedTables: new Set(heads.filter((head) => reordered.has(quotedName(head)))),
     onlyNames: !sameVersions,
   });
   if (differences.length > 0) return {differences, notes: []};
@@ -179,12 +172,4 @@ function schemaDifferences(
         `${expected.pgDumpVersion}, the proof of PostgreSQL ${serverVersion} by pg_dump ${pgDump.version.text}`,
     ],
   };
-}
-
-/** `public."Odd name"`, as COPY statements name the table whose entry this heads; empty for other entries. */
-function quotedName(head: string): string {
-  const match = /^Name: (.*); Type: TABLE; Schema: (.*); Owner: /s.exec(head);
-  if (!match) return '';
-  const quote = (name = '') => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
-  return `${quote(match[2])}.${quote(match[1])}`;
 }

@@ -9,6 +9,8 @@ export type PieceKind =
   | 'entry'
   | 'extension'
   | 'constraintDrop'
+  | 'indexDrop'
+  | 'dummyView'
   | 'newSetting'
   | 'setting'
   | 'copyStart'
@@ -173,6 +175,18 @@ const special = fc.constantFrom<Piece[]>(
   [{kind: 'extension', text: "COMMENT ON EXTENSION pgcrypto IS 'it''s cryptographic; functions';\n"}],
   [{kind: 'newSetting', text: 'SET transaction_timeout = 0;\n'}],
   [{kind: 'constraintDrop', text: 'ALTER TABLE IF EXISTS ONLY public."a; b" DROP CONSTRAINT IF EXISTS "c; d";\n'}],
+  [{kind: 'constraintDrop', text: 'ALTER DOMAIN app."a;\n b" DROP CONSTRAINT IF EXISTS c;\n'}],
+  [{kind: 'indexDrop', text: 'DROP INDEX IF EXISTS app."a;\n";\n'}],
+  [{kind: 'dummyView', text: 'CREATE OR REPLACE VIEW app.v AS\nSELECT\n    NULL::integer AS id;\n'}],
+  [
+    {
+      kind: 'dummyView',
+      text: 'CREATE OR REPLACE VIEW app."v;\n""" AS\nSELECT\n    NULL::app."m;\n" AS "a "" ;\n",\n    NULL::numeric(10,2)[] COLLATE app."x;\n" AS b;\n',
+    },
+  ],
+  [{kind: 'dummyView', text: 'CREATE OR REPLACE VIEW app.nothing AS\nSELECT;\n'}],
+  // The view itself, as pg_get_viewdef writes it.
+  [{kind: 'sql', text: 'CREATE OR REPLACE VIEW app.v AS\n SELECT t.id,\n    NULL::integer AS n\n   FROM app.t;\n'}],
   [{kind: 'setting', text: "SET default_tablespace = '';\n"}],
   [{kind: 'setting', text: 'SET default_table_access_method = heap;\n'}],
   [{kind: 'restrict', text: '\\restrict aB3\n'}],

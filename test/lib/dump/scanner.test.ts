@@ -25,6 +25,8 @@ function eventsOf(chunks: Iterable<Buffer>): Event[] {
     entry: (line) => note('entry', line),
     extension: (line) => note('extension', line),
     constraintDrop: (line) => note('constraintDrop', line),
+    indexDrop: (line) => note('indexDrop', line),
+    dummyView: (statement) => note('dummyView', statement),
     newSetting: (line) => note('newSetting', line),
     setting: (line) => note('setting', line),
     copyStart: (statement, line) => note('copyStart', line, statement),
