@@ -10,8 +10,9 @@ if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
   );
   process.exit(2);
 }
-// Node.js starts with a nursery of 1 MB for its objects, which grows step by step, with a collection at each: here, in one step.
-setFlagsFromString('--semi-space-growth-factor=16');
+// V8 starts with a nursery of 1 MB for its objects, which grows step by step, with a collection at each: here, in one step.
+// A version that does not know the flag would complain of it.
+if (major <= 26) setFlagsFromString('--semi-space-growth-factor=16');
 // oclif would load forty files to check the same once more.
 process.env.OCLIF_DISABLE_ENGINE_WARNING = '1';
 const {main} = await import('../dist/main.js');

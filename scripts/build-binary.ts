@@ -53,7 +53,8 @@ async function embed(main: string, folder: string): Promise<void> {
     config,
     JSON.stringify({main, output, disableExperimentalSEAWarning: true, useCodeCache: true, execArgv}),
   );
-  await execa(process.execPath, [`--build-sea=${config}`]);
+  // A code cache is of use only under the flags that it was made with.
+  await execa(process.execPath, [...execArgv, `--build-sea=${config}`]);
 }
 
 async function sha256(file: string): Promise<string> {

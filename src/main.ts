@@ -1,5 +1,5 @@
 /** Starts the command line: one way for the npm package, the single executable and a run from src/. */
-import {Config, Errors, flush, handle, type Interfaces, run, settings} from '@oclif/core';
+import {Config, Errors, handle, type Interfaces, run, settings} from '@oclif/core';
 import {BackupError} from './lib/errors.ts';
 import {closest} from './ui/did-you-mean.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
@@ -24,7 +24,6 @@ export async function main(options: Exclude<Interfaces.LoadOptions, string | und
   const loadOptions = {...options, logger: silent};
   try {
     await run(args, loadOptions);
-    await flush();
   } catch (error) {
     const exitCode = exitCodeOf(error);
     const id = unknownCommand(error);

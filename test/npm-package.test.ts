@@ -84,6 +84,10 @@ describe('installed in an empty directory', () => {
     const dist = path.join(folder, 'node_modules/loma-backup/dist');
     const {components} = JSON.parse(await readFile(path.join(dist, 'sbom.cdx.json'), 'utf8'));
     const names = components.map(({name}: {name: string}) => name);
+    // Else somebody who looks for known holes would pass over them.
+    const scopes = new Set(components.map(({scope}: {scope: string}) => scope));
+    expect([...scopes]).toEqual(['required']);
+    expect(JSON.stringify(components)).not.toContain('package:development');
     expect(names).toEqual(expect.arrayContaining(['@aws-sdk/client-s3', '@aws-crypto/encrypt-node', '@oclif/core']));
     const tools = ['@biomejs/biome', '@swc/core', 'esbuild', 'jest', 'node', 'oclif', 'typescript'];
     expect(names.filter((name: string) => tools.includes(name))).toEqual([]);

@@ -82,7 +82,10 @@ test('it has every command, topics, a version, and says what was meant', async (
     exitCode: 0,
     stdout: expect.stringContaining('files migrate'),
   });
-  expect((await program(['--version'])).stdout).toMatch(/^loma-backup\/\d+\.\d+\.\d+ /);
+  expect(await program(['--version'])).toMatchObject({
+    stdout: expect.stringMatching(/^loma-backup\/\d+\.\d+\.\d+ /),
+    stderr: '',
+  });
   expect(await program(['bakcup'])).toMatchObject({
     exitCode: 2,
     stderr: expect.stringContaining('`loma-backup backup`'),

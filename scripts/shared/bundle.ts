@@ -72,11 +72,25 @@ async function licenseText(folder: string): Promise<string> {
   return [`License: ${license}`, ...texts.map((text) => text.trim())].join('\n\n');
 }
 
+interface Component {
+  'bom-ref': string;
+  name: string;
+  version: string;
+  properties?: {name: string; value: string}[];
+  [more: string]: unknown;
+}
+
 interface Sbom {
-  components: {'bom-ref': string; name: string; version: string; [more: string]: unknown}[];
+  components: Component[];
   dependencies: {ref: string; dependsOn: string[]}[];
   metadata: {component: {'bom-ref': string}};
   [more: string]: unknown;
+}
+
+/** For npm, a package that nobody has to install is one for development, and optional. */
+function asShipped({properties = [], ...component}: Component): Component {
+  const rest = properties.filter(({name}) => name !== 'cdx:npm:package:development');
+  return {...component, scope: 'required', ...(rest.length > 0 ? {properties: rest} : {})};
 }
 
 /** A CycloneDX list of a bundle's packages: npm's own, without those that are only used to make the program. */
@@ -91,7 +105,7 @@ export async function billOfMaterials(packages: readonly BundledPackage[]): Prom
     const npm = ['sbom', '--package-lock-only', '--sbom-format', 'cyclonedx', '--sbom-type', 'application'];
     const {components, dependencies, ...rest} = JSON.parse((await execa('npm', npm, {cwd})).stdout) as Sbom;
     const bundled = new Set(packages.map(idOf));
-    const kept = components.filter((component) => bundled.delete(idOf(component)));
+    const kept = components.filter((component) => bundled.delete(idOf(component))).map(asShipped);
     if (bundled.size > 0) throw new Error(`npm's list lacks ${[...bundled].join(', ')}`);
     const references = new Set([rest.metadata.component['bom-ref'], ...kept.map((component) => component['bom-ref'])]);
     return {

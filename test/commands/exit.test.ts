@@ -1,7 +1,7 @@
 /** How the process ends when a command failed: by itself, never by `process.exit`, which may wait forever (src/main.ts). */
 import {afterAll, beforeAll, expect, test} from '@jest/globals';
 import {execa} from 'execa';
-import {type CliEnvironment, cli, startCli, storeEnvironment} from '../support/cli.ts';
+import {type CliEnvironment, cli, program, startCli, storeEnvironment} from '../support/cli.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {createDatabase} from '../support/postgres-server.ts';
 import {servers} from '../support/sandbox.ts';
@@ -58,6 +58,15 @@ test('SIGTERM in the middle of an upload', async () => {
   expect(stderr).not.toContain(said);
   expect(exitCode).toBe(143);
 });
+
+test.each(['--help', 'files --help', 'completion bash'])(
+  '%s, of which somebody reads the first line only',
+  async (args) => {
+    const script = `"$0" "$1" ${args} | head -1; exit "\${PIPESTATUS[0]}"`;
+    const {exitCode, stderr} = await execa('bash', ['-c', script, process.execPath, program], {reject: false});
+    expect({exitCode, stderr}).toEqual({exitCode: 0, stderr: ''});
+  },
+);
 
 test('a call of process.exit would be seen', async () => {
   const {stderr} = await execa(process.execPath, ['--eval', 'process.exit()'], {env: telling});

@@ -98,6 +98,13 @@ describe.each<StoreKind>(['directory', 's3'])('from a store of kind %s', (kind) 
     expect(await tree(path.join(restored(), 'uploads'))).toEqual(await tree(place.uploads));
   });
 
+  test('what was read of files that are checked side by side is added up', async () => {
+    const names = Array.from({length: 12}, (_, index) => `f${index}`);
+    await place.write(Object.fromEntries(names.map((name, index) => [name, randomBytes(1000 * (index + 1))])));
+    await migrateFiles(place.migrate(), runtime());
+    expect(await verifyFiles(place.verify(), runtime())).toMatchObject({good: 12, bytes: 78_000});
+  });
+
   test('objects that were cut, flipped, exchanged or put back are not restored, and verify finds them', async () => {
     await place.write({
       cut: 'cut',

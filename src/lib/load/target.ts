@@ -1,7 +1,13 @@
 /** What a database holds before something is restored into it. */
 import {describeConnection} from '../postgres/connection.ts';
-import {queryJson, quoteLiteral, type ServerFacts, type Session, serverFacts} from '../postgres/query.ts';
-import {together} from '../together.ts';
+import {
+  queryJson,
+  queryJsonObjects,
+  quoteLiteral,
+  type ServerFacts,
+  type Session,
+  serverFactsSql,
+} from '../postgres/query.ts';
 
 export interface TargetFacts extends ServerFacts {
   /** `host:port/database`. */
@@ -36,12 +42,11 @@ const targetSql = `
 
 /** Looks at a database; nothing in it is changed. */
 export async function lookAtTarget(session: Session): Promise<TargetFacts> {
-  const [server, held] = await together([serverFacts(session), queryJson(session, targetSql)]);
-  return {
-    ...server,
-    ...(held as Pick<TargetFacts, 'tables' | 'approximateRows' | 'otherObjects'>),
-    address: describeConnection(session.connection),
-  };
+  const [server, held] = (await queryJsonObjects(session, [serverFactsSql, targetSql])) as [
+    ServerFacts,
+    Pick<TargetFacts, 'tables' | 'approximateRows' | 'otherObjects'>,
+  ];
+  return {...server, ...held, address: describeConnection(session.connection)};
 }
 
 /** Names of a SQL_ASCII database may be in any encoding: the server would refuse to send one that is not UTF-8. */

@@ -96,7 +96,9 @@ async function checkFiles(
     {store, keys, ...found, concurrency, step: 'files'},
     runtime,
     async (object, {key, name}) => {
-      result.bytes += await readContent(store, object, keys, runtime.signal);
+      // Others are read meanwhile: the sum is looked at after the wait.
+      const bytes = await readContent(store, object, keys, runtime.signal);
+      result.bytes += bytes;
       const {problem, facts} = object;
       if (problem !== undefined) fail({key, name, code: 'MANIFEST_INVALID', reason: problem});
       else if (facts) result.good += 1;

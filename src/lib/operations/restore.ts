@@ -17,7 +17,6 @@ import {asStep, collectWarnings, type Observer, type Step} from '../observer.ts'
 import type {Connection} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
 import {knowsRestrict} from '../postgres/tools.ts';
-import {together} from '../together.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {backup} from './backup.ts';
@@ -162,22 +161,20 @@ export async function prepare(
   const openable = await find(store, settings.choice, keys, runtime, warn);
   const chosen = settings.selection && (await choose(store, openable, keys, settings.selection, runtime));
   const session = await sessionOf(settings.target, runtime);
-  const [target, occupied, missing, freeBytes] = await asStep(
+  // One question after the other: the role may be allowed one session.
+  const target = await asStep(
     observer,
     'target',
-    () =>
-      together([
-        lookAtTarget(session),
-        chosen && lookAtChosen(chosen, session),
-        // Policies of tables that are not chosen may name roles that nobody needs.
-        missingRoles(session, chosen ? [] : (openable.manifest?.roles ?? [])),
-        // How much room some tables take is not known.
-        chosen ? undefined : freeSpace(session),
-      ]),
-    ([facts]) => `${facts.address}: ${facts.tables} tables, about ${facts.approximateRows} rows`,
+    () => lookAtTarget(session),
+    (facts) => `${facts.address}: ${facts.tables} tables, about ${facts.approximateRows} rows`,
   );
+  const occupied = chosen && (await lookAtChosen(chosen, session));
+  // Policies of tables that are not chosen may name roles that nobody needs.
+  const missing = await missingRoles(session, chosen ? [] : (openable.manifest?.roles ?? []));
   if (missing.length > 0) throw rolesMissing(missing);
   if (openable.manifest) {
+    // How much room some tables take is not known.
+    const freeBytes = chosen ? undefined : await freeSpace(session);
     const {risks, warnings} = preflight(openable.manifest, {...target, freeBytes});
     if (risks.length > 0 && !settings.allowUnfit) throw unfit(target, risks);
     for (const text of [...risks, ...warnings]) warn(text);
@@ -260,16 +257,14 @@ export async function finishRestored(
 ): Promise<string[]> {
   try {
     const names = tables.map(({table}) => table);
-    const [hidden, foreign] = await together([
-      hiddenTables(session, names.filter(isReadable)),
-      isPart ? [] : otherTables(session, names),
-    ]);
+    const hidden = await hiddenTables(session, names.filter(isReadable));
     const uncounted = [...hidden, ...names.filter((name) => !isReadable(name))];
     if (uncounted.length > 0) {
       warn(
         `rows not counted in the target, because they are hidden from this role or their names cannot be read: ${uncounted.join(', ')}`,
       );
     }
+    const foreign = isPart ? [] : await otherTables(session, names);
     if (foreign.length > 0) {
       warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
     }

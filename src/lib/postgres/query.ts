@@ -82,6 +82,11 @@ export async function queryJson(session: Session, sql: string): Promise<unknown>
   return JSON.parse(await query(session, sql));
 }
 
+/** Runs several of them in one session: PostgreSQL writes a JSON object on one line. */
+export async function queryJsonObjects(session: Session, selects: readonly string[]): Promise<unknown[]> {
+  return (await query(session, selects.join(';\n'))).split('\n').map((line) => JSON.parse(line));
+}
+
 /** A name as an SQL identifier. */
 export function quoteIdentifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
@@ -105,19 +110,19 @@ export interface ServerFacts {
   roles: string[];
 }
 
+/** Asks for `ServerFacts`. */
+export const serverFactsSql = `
+  SELECT pg_catalog.json_build_object(
+    'version', current_setting('server_version'),
+    'major', current_setting('server_version_num')::int / 10000,
+    'database', current_database(),
+    'sizeBytes', pg_catalog.pg_database_size(current_database()),
+    'encoding', current_setting('server_encoding'),
+    'roles', (SELECT coalesce(pg_catalog.json_agg(r.rolname ORDER BY r.rolname), '[]') FROM pg_catalog.pg_roles r
+      WHERE r.oid IN (SELECT pg_catalog.unnest(p.polroles) FROM pg_catalog.pg_policy p)
+         OR r.oid IN (SELECT m.umuser FROM pg_catalog.pg_user_mappings m)))`;
+
 /** Asks a server what it is. */
 export async function serverFacts(session: Session): Promise<ServerFacts> {
-  const facts = (await queryJson(
-    session,
-    `SELECT pg_catalog.json_build_object(
-       'version', current_setting('server_version'),
-       'major', current_setting('server_version_num')::int / 10000,
-       'database', current_database(),
-       'sizeBytes', pg_catalog.pg_database_size(current_database()),
-       'encoding', current_setting('server_encoding'),
-       'roles', (SELECT coalesce(pg_catalog.json_agg(r.rolname ORDER BY r.rolname), '[]') FROM pg_catalog.pg_roles r
-         WHERE r.oid IN (SELECT pg_catalog.unnest(p.polroles) FROM pg_catalog.pg_policy p)
-            OR r.oid IN (SELECT m.umuser FROM pg_catalog.pg_user_mappings m)))`,
-  )) as ServerFacts;
-  return facts;
+  return (await queryJson(session, serverFactsSql)) as ServerFacts;
 }

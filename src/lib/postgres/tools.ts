@@ -2,6 +2,7 @@
 import {readdir, realpath} from 'node:fs/promises';
 import path from 'node:path';
 import {BackupError} from '../errors.ts';
+import {together} from '../together.ts';
 import {execute} from './process.ts';
 
 /** A client program that was found, with its version. */
@@ -121,7 +122,7 @@ export function installHint(major: number | undefined): string {
  * @throws BackupError POSTGRES_TOOLS_MISSING, naming the server's major, what was found, and how to install the right one
  */
 export async function locatePgDump(serverMajor: number | Promise<number>, searchPath: string): Promise<Tool> {
-  const [found, major] = await Promise.all([findTools('pg_dump', searchPath), serverMajor]);
+  const [found, major] = await together([findTools('pg_dump', searchPath), serverMajor]);
   const tool = choosePgDump(found, major);
   if (tool) return tool;
   throw new BackupError(`No pg_dump for PostgreSQL ${major}`, {

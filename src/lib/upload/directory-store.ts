@@ -55,7 +55,7 @@ export class DirectoryStore implements ObjectStore {
     await this.#write(key, mode, options, async (file) => {
       const handle = await open(file, 'wx', 0o600);
       const sink = handle.createWriteStream({highWaterMark: 4 << 20, flush: true});
-      const flushed = flushEarly(handle, body);
+      const flushed = flushEarly(handle, body, (error) => sink.destroy(error));
       // The caller's own error, when the body fails: `#write` takes everything else for a failure of the disk, with which
       // the pipeline destroys the body, too.
       body.once('error', (error) => {
@@ -361,7 +361,7 @@ const flushBytes = 32 << 20;
  * Has the system write to the disk what a file holds so far, again and again while it grows: at its end there is little to wait for.
  * @returns a function to call at its end: the system tells of a write that failed only once
  */
-function flushEarly(handle: FileHandle, body: Readable): () => Promise<void> {
+function flushEarly(handle: FileHandle, body: Readable, onFailure: (error: Error) => void): () => Promise<void> {
   let bytes = 0;
   let flushing: Promise<void> | undefined;
   let failure: unknown;
@@ -373,6 +373,7 @@ function flushEarly(handle: FileHandle, body: Readable): () => Promise<void> {
       .datasync()
       .catch((error) => {
         failure ??= error;
+        onFailure(error);
       })
       .finally(() => {
         flushing = undefined;
