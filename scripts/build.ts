@@ -6,8 +6,8 @@ import {globSync} from 'node:fs';
 import {mkdir, readFile, rm, writeFile} from 'node:fs/promises';
 import path from 'node:path';
 import {build} from 'esbuild';
-import {execa} from 'execa';
 import {billOfMaterials, bundledPackages, bundleOptions, licenseTexts, root} from './shared/bundle.ts';
+import {oclif, writeReference} from './shared/oclif.ts';
 
 const output = path.join(root, 'dist');
 
@@ -31,10 +31,6 @@ async function bundle() {
   return bundledPackages(metafile);
 }
 
-function oclif(...args: readonly string[]): Promise<unknown> {
-  return execa('oclif', args, {cwd: root, preferLocal: true});
-}
-
 /** oclif writes the commands in the order in which the file system gives them: sorted, a build on any machine writes the same file. */
 async function writeManifest(): Promise<void> {
   await oclif('manifest');
@@ -54,4 +50,4 @@ await writeFile(
   `${JSON.stringify(await billOfMaterials(packages), undefined, 2)}\n`,
 );
 await writeManifest();
-await oclif('readme', '--readme-path', 'docs/COMMANDS.md', '--no-source-links', '--tsconfig-path', 'tsconfig.json');
+await writeReference('docs/COMMANDS.md');

@@ -5,6 +5,7 @@ import path from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {afterAll, beforeAll, describe, expect, it} from '@jest/globals';
 import {execa} from 'execa';
+import {writeReference} from '../scripts/shared/oclif.ts';
 import {variableNames} from '../src/lib/config.ts';
 import {createBucket} from './support/bucket.ts';
 import {program} from './support/cli.ts';
@@ -45,10 +46,7 @@ describe('what must be said', () => {
     const copy = path.join(await mkdtemp(path.join(os.tmpdir(), 'loma-test-commands-')), 'COMMANDS.md');
     const text = await read('docs/COMMANDS.md');
     await writeFile(copy, text.replace(/(<!-- commands -->)[\s\S]*(<!-- commandsstop -->)/, '$1\n$2'));
-    const {build} = JSON.parse(await read('package.json')).scripts as {build: string};
-    const command = /oclif readme .*/.exec(build)?.[0].replace('docs/COMMANDS.md', copy).split(' ').slice(1) ?? [];
-    const oclif = path.join(root, 'node_modules/oclif/bin/run.js');
-    await execa(process.execPath, [oclif, ...command], {cwd: root, env: {HOME: path.dirname(copy)}});
+    await writeReference(copy);
     expect(text).toBe(await readFile(copy, 'utf8'));
     await rm(path.dirname(copy), {recursive: true});
     // Neither a place on somebody's machine nor a repository that may not be there.
