@@ -64,8 +64,11 @@ export abstract class BaseCommand extends Command {
   }
 
   #interrupt(name: 'SIGINT' | 'SIGTERM'): void {
-    // Twice: the person wants out, whatever is left behind.
-    if (this.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
+    // Twice: the person wants out, whatever is left behind. By the signal itself: `process.exit` may wait (src/main.ts).
+    if (this.signal.aborted) {
+      process.removeAllListeners(name);
+      process.kill(process.pid, name);
+    }
     this.#abort.abort(
       new BackupError(name === 'SIGINT' ? 'Interrupted' : 'Terminated', {
         code: 'INTERRUPTED',

@@ -4,6 +4,7 @@ import {execa} from 'execa';
 import {type CliEnvironment, cli, program, startCli, storeEnvironment} from '../support/cli.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {createDatabase} from '../support/postgres-server.ts';
+import {startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
 import {newKey, type TestStore, testStore} from '../support/settings.ts';
 import {waitUntil} from '../support/wait-until.ts';
@@ -13,7 +14,7 @@ const module = `const exit = process.exit; process.exit = (code) => {process.std
 /** Nothing else changes: the process ends as it would, and tells how. */
 const telling = {NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(module)}`};
 
-const {postgres} = servers();
+const {postgres, objects} = servers();
 let database: TestDatabase;
 let place: TestStore;
 let environment: CliEnvironment;
@@ -57,6 +58,26 @@ test('SIGTERM in the middle of an upload', async () => {
   const {exitCode} = await child;
   expect(stderr).not.toContain(said);
   expect(exitCode).toBe(143);
+});
+
+test('a second Ctrl-C, while the store does not answer to what undoes the first', async () => {
+  const proxy = await startProxy(objects, ({method}) => (method === 'DELETE' ? {hold: true} : undefined));
+  const large = await createDatabase(postgres, {
+    sql: `CREATE TABLE filler AS SELECT n, md5('a' || n) || md5('b' || n) AS text FROM generate_series(1, 400000) n`,
+  });
+  const settings = {DATABASE_URL: large.url, CLOUDFLARE_R2_ENDPOINT: proxy.endpoint};
+  const child = startCli(['backup'], {...environment, ...settings});
+  let stderr = '';
+  child.stderr?.on('data', (text) => (stderr += text));
+  const stored = () => proxy.requests.some(({method, url}) => method === 'PUT' && url.includes('partNumber'));
+  await waitUntil(stored, {what: 'a part to be on its way', everyMs: 2});
+  child.kill('SIGINT');
+  await waitUntil(() => proxy.faulted.length > 0, {what: 'the upload to be aborted', everyMs: 2});
+  child.kill('SIGINT');
+  expect(await child).toMatchObject({signal: 'SIGINT'});
+  expect(stderr).not.toContain(said);
+  await proxy.stop();
+  await large.drop();
 });
 
 test.each(['--help', 'files --help', 'completion bash'])(
