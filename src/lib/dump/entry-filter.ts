@@ -27,8 +27,10 @@ export interface EntryRules {
   /** SQL of our own, to run before the first object. */
   afterPreamble?(): string;
   entry(entry: FilteredEntry): Decision;
-  /** Whether the rows of a table are let through. */
-  data(statement: CopyStatement): boolean;
+  /** Whether the rows of a table are let through. @param head of their entry */
+  data(statement: CopyStatement, head: string): boolean;
+  /** Is told of a table that has rows which are not let through. */
+  leavesOut?(statement: CopyStatement): void;
   /** At the end of a dump. @throws what makes the stream fail */
   end?(): void;
 }
@@ -60,6 +62,8 @@ class EntryFilter implements DumpHandler {
   #pendingBytes = 0;
   #place: 'preamble' | 'entry' | 'closing' = 'preamble';
   #head = '';
+  /** The table whose rows are coming, if they are not let through, until the first one came. */
+  #leftOut: CopyStatement | undefined;
   /** Of the entry; undefined until it is known. */
   #decision: Decision | undefined;
 
@@ -122,16 +126,21 @@ class EntryFilter implements DumpHandler {
   }
 
   copyStart(statement: CopyStatement, line: Buffer): void {
-    this.#decision = this.#rules.data(statement) ? 'keep' : 'drop';
+    const isKept = this.#rules.data(statement, this.#head);
+    this.#decision = isKept ? 'keep' : 'drop';
+    this.#leftOut = isKept ? undefined : statement;
     this.#flush();
     this.#pass(line);
   }
 
   copyData(bytes: Buffer): void {
+    if (this.#leftOut) this.#rules.leavesOut?.(this.#leftOut);
+    this.#leftOut = undefined;
     this.#pass(bytes);
   }
 
   copyEnd(line: Buffer): void {
+    this.#leftOut = undefined;
     this.#pass(line);
   }
 

@@ -1,12 +1,13 @@
 /**
  * What of a dump a managed server takes from nobody but its superuser, whom it gives to no customer: event triggers,
  * publications and subscriptions, comments on extensions, settings of functions that only a superuser may set, functions in
- * untrusted languages, and the schema public where it belongs to the server's own role.
+ * untrusted languages, rows of tables that belong to an extension, and the schema public where it belongs to the server's own role.
  */
 import type {Decision, EntryRules, FilteredEntry} from './entry-filter.ts';
 import type {LeftOut} from './left-out.ts';
 import {groups} from './outline.ts';
-import {I, Q, unquote} from './sql-names.ts';
+import type {CopyStatement} from './scanner.ts';
+import {I, keyOf, Q, unquote} from './sql-names.ts';
 
 /** What the role of a restore may do on its server. */
 export interface ManagedFacts {
@@ -14,6 +15,8 @@ export interface ManagedFacts {
   settings: ReadonlySet<string> | undefined;
   /** Languages that it may write functions in. */
   languages: ReadonlySet<string>;
+  /** Tables of extensions that it may write rows into, as `keyOf` gives names; undefined: all. */
+  extensionTables: ReadonlySet<string> | undefined;
 }
 
 const drops =
@@ -23,6 +26,7 @@ const remarkPattern = new RegExp(
   `^(?:COMMENT|SECURITY LABEL FOR ${I}) ON ((?:EXTENSION|EVENT TRIGGER|PUBLICATION|SUBSCRIPTION) ${I}|SCHEMA public) IS `,
 );
 const extensionPattern = new RegExp(`^CREATE EXTENSION IF NOT EXISTS ${I} [^;]*;`);
+const tablePattern = new RegExp(`^CREATE (?:UNLOGGED )?TABLE ${Q} `);
 const functionPattern = new RegExp(String.raw`^CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ${Q}\(`);
 /** Between the language of a function and its body, where its settings stand. */
 const clausesPattern = new RegExp(String.raw`\n    LANGUAGE ${I}([\s\S]*?)(?=\n    (?:AS |BEGIN ATOMIC|RETURN )|$)`);
@@ -39,6 +43,9 @@ export class ManagedRules implements EntryRules {
   /** Extensions that the dump wants, without quotes: some may not come to be. */
   readonly extensions: string[] = [];
   readonly #facts: ManagedFacts;
+  /** Tables that the dump makes; the others that it has rows of are made by an extension. */
+  readonly #made = new Set<string>();
+  readonly #withoutRows = new Set<string>();
 
   constructor(facts: ManagedFacts) {
     this.#facts = facts;
@@ -48,11 +55,30 @@ export class ManagedRules implements EntryRules {
     return !drops.test(statement);
   }
 
-  data(): boolean {
-    return true;
+  data({table}: CopyStatement, head: string): boolean {
+    const key = keyOf(table);
+    const {extensionTables} = this.#facts;
+    if (this.#made.has(key) || !extensionTables || extensionTables.has(key)) return true;
+    this.#withoutRows.add(key);
+    this.heads.add(head);
+    return false;
+  }
+
+  leavesOut({table}: CopyStatement): void {
+    this.#leaveOut(
+      `the rows of ${table} that are not the extension's own`,
+      'the table belongs to an extension, and is not there or not for this role to write to',
+    );
+  }
+
+  /** Whether the rows of a table were let through, by its name as a COPY statement writes it. */
+  holds(table: string): boolean {
+    return !this.#withoutRows.has(keyOf(table));
   }
 
   entry({head, sql}: FilteredEntry): Decision {
+    const [table] = groups(tablePattern, sql);
+    if (table) this.#made.add(keyOf(table));
     const decision = this.#object(sql) ?? this.#remark(sql) ?? this.#extension(sql) ?? this.#function(sql) ?? 'keep';
     if (decision !== 'keep') this.heads.add(head);
     return decision;

@@ -6,6 +6,8 @@ export interface RoleFacts {
   settings: string[] | null;
   /** Languages that it may write functions in. */
   languages: string[];
+  /** Tables of extensions that it may write rows into; null: all. */
+  extensionTables: {schema: string; name: string}[] | null;
 }
 
 /** Settings that any role may set; GRANT SET ON PARAMETER, which gives it others, came with PostgreSQL 15. */
@@ -21,7 +23,12 @@ export async function lookAtRole(session: Session): Promise<RoleFacts> {
        'settings', (SELECT pg_catalog.json_agg(pg_catalog.lower(name)) FROM pg_catalog.pg_settings, me
          WHERE NOT me.rolsuper AND (${maySet(major)})),
        'languages', (SELECT coalesce(pg_catalog.json_agg(lanname), '[]') FROM pg_catalog.pg_language, me
-         WHERE me.rolsuper OR (lanpltrusted AND pg_catalog.has_language_privilege(lanname, 'USAGE'))))`,
+         WHERE me.rolsuper OR (lanpltrusted AND pg_catalog.has_language_privilege(lanname, 'USAGE'))),
+       'extensionTables', (SELECT CASE WHEN me.rolsuper THEN NULL ELSE (
+         SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
+         FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype = 'e' AND c.relkind IN ('r', 'p')
+           AND pg_catalog.has_table_privilege(c.oid, 'INSERT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END FROM me))`,
   )) as RoleFacts;
 }
 

@@ -1,6 +1,7 @@
 /** Restoring on a managed server, where nobody is superuser (`--managed`). */
 import {filterEntries} from '../dump/entry-filter.ts';
 import {ManagedRules} from '../dump/managed.ts';
+import {nameKey} from '../dump/sql-names.ts';
 import {lookAtRole, missingExtensions} from '../load/managed-facts.ts';
 import type {Session} from '../postgres/query.ts';
 import type {LoadFilter} from './load-filter.ts';
@@ -12,14 +13,15 @@ export interface ManagedFilter extends LoadFilter {
 
 /** What lets through what the role of a session may restore. */
 export async function managedFilter(session: Session): Promise<ManagedFilter> {
-  const {settings, languages} = await lookAtRole(session);
+  const {settings, languages, extensionTables} = await lookAtRole(session);
   const rules = new ManagedRules({
     settings: settings ? new Set(settings) : undefined,
     languages: new Set(languages),
+    extensionTables: extensionTables ? new Set(extensionTables.map(nameKey)) : undefined,
   });
   return {
     stage: filterEntries(rules),
-    holds: () => true,
+    holds: (table) => rules.holds(table),
     leftOut: rules.leftOut,
     heads: rules.heads,
     check: () => undefined,

@@ -89,7 +89,7 @@ export class TrialRestore {
       await analyze(scratch.session);
       this.#recoveryMs = Math.round(performance.now() - started);
       const {differences, notes} = await prove(
-        {...expectedOf(openable, inspection), notCompared: managed?.heads},
+        {...expectedOf(openable, inspection), notCompared: managed?.heads, holds: managed?.holds},
         {
           session: scratch.session,
           pgDump,
