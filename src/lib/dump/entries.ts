@@ -7,7 +7,7 @@ import {createHash, type Hash} from 'node:crypto';
 export interface DumpEntry {
   /** As pg_dump heads it: `Name: patients; Type: TABLE; Schema: public; Owner: -`. */
   head: string;
-  /** Of its SQL, hex. */
+  /** Of its SQL, hex; of more than a megabyte, with the blank lines behind it. */
   sha256: string;
   /** Of its lines in no order, without their commas: the same for a table whose columns come in another order. */
   linesSha256: string;
@@ -15,6 +15,18 @@ export interface DumpEntry {
 
 /** Lines of longer definitions are not sorted; a table has at most 1,600 columns. */
 const longestText = 1 << 20;
+
+/**
+ * What heads an entry: `Name: patients; Type: TABLE; Schema: public; Owner: -`, of some with `Data for ` before it.
+ * @param line the comment in the dump; a tablespace that it names belongs to the server, and not to the object
+ */
+export function headOf(line: Buffer): string {
+  return line
+    .toString()
+    .slice('-- '.length)
+    .replace(/; Tablespace: (?:(?!; Owner: ).)*$/s, '')
+    .trim();
+}
 
 /** Gathers the SQL of a dump into its entries. */
 export class EntryRecorder {
@@ -27,10 +39,7 @@ export class EntryRecorder {
   /** @param line the comment that heads an entry */
   begin(line: Buffer): void {
     this.end();
-    this.#head = line
-      .toString()
-      .replace(/^-- (Data for )?/, (_, data) => (data ? 'Data for ' : ''))
-      .trim();
+    this.#head = headOf(line);
   }
 
   add(bytes: Buffer): void {
@@ -44,18 +53,33 @@ export class EntryRecorder {
   /** Ends the entry that is under way, also at the end of the dump. */
   end(): void {
     if (this.#head) {
-      const lines = Buffer.concat(this.#text).toString('latin1').split('\n');
-      const sorted = lines.map((line) => line.replace(/,$/, '')).sort();
+      const text = withoutSeparator(Buffer.concat(this.#text)).toString('latin1');
+      const sorted = text.split('\n').map((line) => line.replace(/,$/, ''));
+      const digest = (latin1: string) => createHash('sha256').update(latin1, 'latin1').digest('hex');
       this.entries.push({
         head: this.#head,
-        sha256: this.#hash.digest('hex'),
-        linesSha256: createHash('sha256').update(sorted.join('\n'), 'latin1').digest('hex'),
+        sha256: this.#textBytes > longestText ? this.#hash.digest('hex') : digest(text),
+        linesSha256: digest(sorted.sort().join('\n')),
       });
     }
     this.#head = '';
     this.#hash = createHash('sha256');
     this.#text = [];
     this.#textBytes = 0;
+  }
+}
+
+const separators = ['--\n', '\n'].map((text) => Buffer.from(text));
+
+/** Without what stands between an entry and the next one: it depends on whether there is a setting between them. */
+function withoutSeparator(text: Buffer): Buffer {
+  let {length} = text;
+  for (;;) {
+    const found = separators.find((separator) =>
+      text.subarray(0, length).subarray(-separator.length).equals(separator),
+    );
+    if (!found) return text.subarray(0, length);
+    length -= found.length;
   }
 }
 

@@ -5,6 +5,7 @@
  * What is decided by is the SQL, not the comment: in comments pg_dump writes names without quotes, and blanks for line breaks.
  */
 import type {Transform} from 'node:stream';
+import {headOf} from './entries.ts';
 import {psqlCommandError} from './for-psql.ts';
 import {scanStage} from './scan-stage.ts';
 import type {CopyStatement, DumpHandler} from './scanner.ts';
@@ -114,7 +115,7 @@ class EntryFilter implements DumpHandler {
     if (this.#place === 'preamble') this.#endPreamble();
     this.#place = 'entry';
     this.#decision = undefined;
-    this.#head = line.toString().slice('-- '.length).trimEnd();
+    this.#head = headOf(line);
     this.#hold(mark, Buffer.from(line));
   }
 

@@ -3,6 +3,7 @@ import {BackupError} from '../errors.ts';
 import {scanStage} from './scan-stage.ts';
 import type {CopyStatement, DumpHandler} from './scanner.ts';
 import {tamperedHint} from './sql-lexer.ts';
+import {tablespaceOf} from './sql-names.ts';
 
 export interface ForPsqlOptions {
   /**
@@ -25,7 +26,8 @@ export interface ForPsqlOptions {
  * transaction half-way. `DROP EXTENSION` and `COMMENT ON EXTENSION` may fail: a managed server refuses them to all but the
  * extension's owner, an extension that stays is as good, and a new one brings its comment. So may the drop of a constraint that
  * a partition has of its parent, and of an index that such a one needs: they go with the partition; and, where there is none, that of a domain's constraint, and a view
- * that is only made to be dropped. A setting that older servers do not know is set where it is known:
+ * that is only made to be dropped. Tablespaces belong to a server: what lay in one that the target does not have goes where the
+ * database lies. A setting that older servers do not know is set where it is known:
  * a server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
@@ -50,6 +52,7 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     dummyView: (statement: Buffer) =>
       keep(optional(statement, `invalid_table_definition OR wrong_object_type OR ${missing}`)),
     newSetting: () => keep(noTimeoutIfKnown),
+    setting: (line: Buffer) => keep(whereThereIsOne(line)),
     command: refuseCommand,
   };
   const take = () => {
@@ -82,6 +85,18 @@ const noTimeoutIfKnown = Buffer.from(setIfKnown('transaction_timeout', '0'));
 /** A setting, where the server has it. */
 function setIfKnown(name: string, value: string, condition = ''): string {
   return `SELECT pg_catalog.set_config(name, '${value}', false) FROM pg_catalog.pg_settings WHERE name = '${name}'${condition};\n`;
+}
+
+/** Sets a tablespace if the server has it, and the role may use it; any other setting stays as it is. */
+function whereThereIsOne(line: Buffer): Buffer {
+  const name = tablespaceOf(line);
+  if (name === undefined) return line;
+  const known = `SELECT spcname FROM pg_catalog.pg_tablespace WHERE spcname = '${name.replaceAll("'", "''")}'`;
+  const mine = `pg_catalog.has_tablespace_privilege(oid, 'CREATE')`;
+  return Buffer.from(
+    `SELECT pg_catalog.set_config('default_tablespace', coalesce((${known} AND ${mine}), ''), false);\n`,
+    'latin1',
+  );
 }
 
 /** A statement that may be refused for these reasons without harm. */

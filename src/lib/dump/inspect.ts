@@ -7,6 +7,7 @@ import {countLines} from './count-lines.ts';
 import {type DumpEntry, EntryRecorder} from './entries.ts';
 import {psqlCommandError} from './for-psql.ts';
 import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
+import {tablespaceOf} from './sql-names.ts';
 
 /** What a dump said about itself and held. */
 export interface Inspection {
@@ -19,6 +20,8 @@ export interface Inspection {
   entries: DumpEntry[];
   /** What the dump says it is made of and by: `15.14`, `15.14`. */
   versions: {server: string | undefined; pgDump: string | undefined};
+  /** Tablespaces that it wants things to be in. */
+  tablespaces: string[];
   /** Psql commands in the dump that pg_dump would not have written; empty in a dump that can be trusted. */
   commands: string[];
 }
@@ -30,6 +33,7 @@ class Inspector implements DumpHandler {
   #schemaBytes = 0;
   #isComplete = false;
   readonly #commands: string[] = [];
+  readonly #tablespaces = new Set<string>();
   readonly #versions: Inspection['versions'] = {server: undefined, pgDump: undefined};
   readonly #recorder: EntryRecorder | undefined;
   #table: {statement: CopyStatement; rows: number; bytes: number; hash: Hash} | undefined;
@@ -40,6 +44,10 @@ class Inspector implements DumpHandler {
 
   sql(bytes: Buffer): void {
     this.#recorder?.add(bytes);
+    this.#digest(bytes);
+  }
+
+  #digest(bytes: Buffer): void {
     this.#schema.update(bytes);
     this.#schemaBytes += bytes.length;
   }
@@ -57,7 +65,14 @@ class Inspector implements DumpHandler {
 
   entry(line: Buffer): void {
     this.#recorder?.begin(line);
-    this.sql(line);
+    this.#digest(line);
+  }
+
+  /** It belongs to no entry. */
+  setting(line: Buffer): void {
+    const tablespace = tablespaceOf(line);
+    if (tablespace !== undefined) this.#tablespaces.add(Buffer.from(tablespace, 'latin1').toString());
+    this.#digest(line);
   }
 
   complete(line: Buffer): void {
@@ -97,6 +112,7 @@ class Inspector implements DumpHandler {
       isComplete: this.#isComplete,
       versions: this.#versions,
       commands: this.#commands,
+      tablespaces: [...this.#tablespaces],
     };
   }
 }

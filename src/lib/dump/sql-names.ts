@@ -13,6 +13,14 @@ export const Q = String.raw`(${identifier}\.${identifier})`;
 
 const qualifiedPattern = new RegExp(String.raw`^(${identifier})\.(${identifier})$`);
 
+const tablespacePattern = new RegExp(`^SET default_tablespace = (${identifier});\n$`);
+
+/** The tablespace that a statement sets, its bytes as latin1; undefined for another statement, and for the database's own. */
+export function tablespaceOf(statement: Buffer): string | undefined {
+  const name = tablespacePattern.exec(statement.toString('latin1'))?.[1];
+  return name === undefined || name.startsWith("'") ? undefined : unquote(name);
+}
+
 export function unquote(text: string): string {
   return text.startsWith('"') ? text.slice(1, -1).replaceAll('""', '"') : text;
 }

@@ -71,6 +71,18 @@ export async function otherTables(session: Session, known: readonly string[]): P
   )) as string[];
 }
 
+/** Tablespaces, of those that are named, that the server does not have, or not for this role. */
+export async function missingTablespaces(session: Session, names: readonly string[]): Promise<string[]> {
+  if (names.length === 0) return [];
+  const list = names.map((name) => quoteLiteral(name)).join(', ');
+  return (await queryJson(
+    session,
+    `SELECT coalesce(pg_catalog.json_agg(name), '[]') FROM pg_catalog.unnest(ARRAY[${list}]::text[]) AS n (name)
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_tablespace t
+       WHERE t.spcname = n.name AND pg_catalog.has_tablespace_privilege(t.oid, 'CREATE'))`,
+  )) as string[];
+}
+
 /** Whether a restore into it can destroy nothing. */
 export function isEmpty({tables, otherObjects}: Pick<TargetFacts, 'tables' | 'otherObjects'>): boolean {
   return tables === 0 && otherObjects === 0;

@@ -167,7 +167,8 @@ function schemaDifferences(expected: ExpectedDump, actual: Inspection, {pgDump, 
     onlyNames: !sameVersions,
   });
   if (differences.length > 0) return {differences, notes: []};
-  if (sameVersions) return {differences, notes: ['the schema text differs in order or in extensions only']};
+  if (sameVersions)
+    return {differences, notes: ['the schema text differs in order, in extensions or in tablespaces only']};
   return {
     differences,
     notes: [

@@ -22,6 +22,7 @@ import {withDatabase} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
+import {heldBy} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
 import {
   type Confirm,
@@ -147,11 +148,13 @@ async function restoreBeside(
   try {
     const beside = {...session, connection: withDatabase(session.connection, name)};
     const filters = managed ? [await managedFilter(beside)] : [];
-    const {contents, bytes} = await load(store, openable, keys, beside, runtime, {
+    const {contents, tablespaces, bytes} = await load(store, openable, keys, beside, runtime, {
       filters,
       aftermath: `${target.address} is as it was, and the new database is dropped`,
     });
-    const uncountedTables = await finishRestored(beside, contents, {isPart: false, filters}, observer, warn);
+    const loaded = {...contents, tables: heldBy(filters, contents.tables)};
+    const part = {isPart: false, filters, tablespaces};
+    const uncountedTables = await finishRestored(beside, loaded, part, observer, warn);
     const interrupted = interruption(runtime.signal);
     if (interrupted) throw interrupted;
     const now = runtime.now();
@@ -164,7 +167,7 @@ async function restoreBeside(
       () => `the old one is ${oldDatabase} now`,
     );
     return {
-      ...totals(contents),
+      ...totals(loaded),
       leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...settingsLeftOut(facts)],
       dumpBytes: bytes,
       uncountedTables,

@@ -12,7 +12,7 @@ import {freeSpace} from '../load/disk-space.ts';
 import {preflight} from '../load/preflight.ts';
 import {analyze, hiddenTables, isReadable, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
-import {isEmpty, lookAtTarget, otherTables, type TargetFacts} from '../load/target.ts';
+import {isEmpty, lookAtTarget, missingTablespaces, otherTables, type TargetFacts} from '../load/target.ts';
 import {asStep, collectWarnings, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import type {Session} from '../postgres/query.ts';
@@ -115,11 +115,15 @@ async function restoreFrom(
     ...(chosen ? [selectFilter(chosen, occupied?.missingSchemas)] : []),
     ...(settings.managed ? [await managedFilter(session)] : []),
   ];
-  const {contents, bytes: dumpBytes} = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
+  const {
+    contents,
+    tablespaces,
+    bytes: dumpBytes,
+  } = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
     filters,
   });
   const loaded = {...contents, tables: heldBy(filters, contents.tables)};
-  const part = {isPart: chosen !== undefined, filters};
+  const part = {isPart: chosen !== undefined, filters, tablespaces};
   const uncountedTables = await finishRestored(session, loaded, part, runtime.observer, warn);
   return {
     key: openable.backup.key,
@@ -251,7 +255,7 @@ function noSafetyBackup(): BackupError {
 export async function finishRestored(
   session: Session,
   {tables}: DumpContents,
-  {isPart, filters}: {isPart: boolean; filters: readonly LoadFilter[]},
+  {isPart, filters, tablespaces}: {isPart: boolean; filters: readonly LoadFilter[]; tablespaces: readonly string[]},
   observer: Observer,
   warn: (message: string) => void,
 ): Promise<string[]> {
@@ -267,6 +271,12 @@ export async function finishRestored(
     const foreign = isPart ? [] : await otherTables(session, names);
     if (foreign.length > 0) {
       warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
+    }
+    const elsewhere = isPart ? [] : await missingTablespaces(session, tablespaces);
+    if (elsewhere.length > 0) {
+      warn(
+        `no such tablespace, or not for this role; what lay in it is where the database lies: ${elsewhere.join(', ')}`,
+      );
     }
     for (const filter of filters) await filter.settle?.();
     await asStep(observer, 'analyze', () => analyze(session, isPart ? names.filter(isReadable) : undefined));

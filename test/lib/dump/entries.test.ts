@@ -1,5 +1,5 @@
 import {describe, expect, it} from '@jest/globals';
-import {type DumpEntry, entryDifferences, shortHead} from '../../../src/lib/dump/entries.ts';
+import {type DumpEntry, entryDifferences, headOf, shortHead} from '../../../src/lib/dump/entries.ts';
 
 const head = (name: string, type: string) => `Name: ${name}; Type: ${type}; Schema: public; Owner: -`;
 
@@ -50,6 +50,14 @@ describe('the differences between the objects of two dumps', () => {
   it('do not forgive another order of lines in anything else', () => {
     const view = entry('v', 'VIEW', 'g', 'b');
     expect(entryDifferences([view], [entry('v', 'VIEW', 'h', 'b')])).toHaveLength(1);
+  });
+
+  it('are headed without the tablespace, which is the server’s', () => {
+    const plain = '-- Name: a; Type: TABLE; Schema: public; Owner: -';
+    expect(headOf(Buffer.from(`${plain}; Tablespace: Fast Disk\n`))).toBe(plain.slice(3));
+    expect(headOf(Buffer.from(`${plain}\n`))).toBe(plain.slice(3));
+    const odd = '-- Data for Name: b; Tablespace: c; Type: TABLE DATA; Schema: public; Owner: -';
+    expect(headOf(Buffer.from(`${odd}\n`))).toBe(odd.slice(3));
   });
 
   it('are told in few words', () => {

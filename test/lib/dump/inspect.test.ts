@@ -49,6 +49,7 @@ function expectedOf(pieces: readonly Piece[]): Omit<Inspection, 'entries'> {
         : undefined,
     },
     commands: [],
+    tablespaces: pieces.some(({kind, text}) => kind === 'setting' && text.includes('Fast')) ? ["Fast; Disk's"] : [],
   };
 }
 

@@ -188,6 +188,7 @@ const special = fc.constantFrom<Piece[]>(
   // The view itself, as pg_get_viewdef writes it.
   [{kind: 'sql', text: 'CREATE OR REPLACE VIEW app.v AS\n SELECT t.id,\n    NULL::integer AS n\n   FROM app.t;\n'}],
   [{kind: 'setting', text: "SET default_tablespace = '';\n"}],
+  [{kind: 'setting', text: `SET default_tablespace = "Fast; Disk's";\n`}],
   [{kind: 'setting', text: 'SET default_table_access_method = heap;\n'}],
   [{kind: 'restrict', text: '\\restrict aB3\n'}],
   [{kind: 'restrict', text: '\\unrestrict aB3\n'}],
