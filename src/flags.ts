@@ -5,6 +5,14 @@ import {BackupError} from './lib/errors.ts';
 import type {BackupChoice} from './lib/operations/catalog.ts';
 import type {SelectionRequest} from './lib/operations/selection.ts';
 
+/** Of `restore` and `verify`. */
+export const searchPathFlag = Flags.string({
+  description:
+    'Where functions find what they name without its schema, while indexes and generated columns are made: needed only if a restore ' +
+    'fails with "function … does not exist". [default: nowhere, as pg_dump has it]',
+  helpValue: 'SCHEMA,…',
+});
+
 export const retentionFlags = {
   'keep-days': Flags.integer({
     description: `Keep backups that are younger than this many days. [default: ${defaultRetention.keepDays}]`,

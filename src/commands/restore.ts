@@ -1,6 +1,6 @@
 import {Args, Flags} from '@oclif/core';
 import {BaseCommand} from '../base-command.ts';
-import {choiceOf, selectionOf} from '../flags.ts';
+import {choiceOf, searchPathFlag, selectionOf} from '../flags.ts';
 import type {Backup} from '../lib/catalog/backups.ts';
 import {defaultRetention} from '../lib/catalog/retention.ts';
 import {BackupError} from '../lib/errors.ts';
@@ -79,6 +79,7 @@ export default class Restore extends BaseCommand {
         'publications, subscriptions, comments on extensions, such settings of functions. What was left out is listed.',
       exclusive: ['output'],
     }),
+    'search-path': {...searchPathFlag, exclusive: ['output']},
     swap: Flags.boolean({
       description:
         'Restore into a new database beside the target, then rename both. The role needs CREATEDB and the rights of the owner. ' +
@@ -120,6 +121,7 @@ export default class Restore extends BaseCommand {
       swap?: boolean;
       yes?: boolean;
       managed?: boolean;
+      'search-path'?: string | undefined;
       'no-safety-backup'?: boolean;
       'recovery-key'?: string | undefined;
     },
@@ -147,6 +149,7 @@ export default class Restore extends BaseCommand {
       allowUnrestricted: yes,
       allowUnfit: yes,
       managed: flags.managed === true,
+      searchPath: flags['search-path'],
     };
     if (flags.swap) {
       const result = await this.observe(swapSteps, (runtime) => restoreSwap(settings, confirm, runtime));

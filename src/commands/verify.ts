@@ -1,7 +1,7 @@
 import {type FileHandle, open, unlink} from 'node:fs/promises';
 import {Args, Flags} from '@oclif/core';
 import {BaseCommand} from '../base-command.ts';
-import {choiceOf, pingFlag} from '../flags.ts';
+import {choiceOf, pingFlag, searchPathFlag} from '../flags.ts';
 import {BackupError, codeOf, messageOf} from '../lib/errors.ts';
 import {type VerifyResult, type VerifySettings, verify, verifySteps} from '../lib/operations/verify.ts';
 import {formatAge} from '../ui/format.ts';
@@ -39,6 +39,7 @@ export default class Verify extends BaseCommand {
       description:
         'Leave out what a managed server takes from its superuser only, as restore --managed does; what is left out is not proved.',
     }),
+    'search-path': searchPathFlag,
     report: Flags.string({
       description: 'Write a report to be filed, into a new file: one self-contained HTML page.',
       helpValue: 'FILE',
@@ -73,6 +74,7 @@ export default class Verify extends BaseCommand {
               scratch,
               withBackup: flags['with-backup'] === true,
               managed: flags.managed === true,
+              searchPath: flags['search-path'],
               formatAge,
             },
             runtime,

@@ -12,6 +12,11 @@ export interface ForPsqlOptions {
    */
   restrictToken: string | undefined;
   /**
+   * Where functions find what they name without its schema, while indexes and generated columns are made: `public, app`; by default
+   * nowhere, as pg_dump has it.
+   */
+  searchPath?: string | undefined;
+  /**
    * Gives the SQL to run after the last byte of the dump and before the COMMIT, or throws: then nothing is committed.
    * Called when everything before this stage has ended well, so when the whole backup was authentic.
    */
@@ -31,7 +36,7 @@ export interface ForPsqlOptions {
  * a server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
-export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transform {
+export function forPsql({restrictToken, searchPath, beforeCommit}: ForPsqlOptions): Transform {
   let out: Buffer[] = [];
   const keep = (bytes: Buffer) => void out.push(bytes);
   const drop = () => undefined;
@@ -52,6 +57,7 @@ export function forPsql({restrictToken, beforeCommit}: ForPsqlOptions): Transfor
     dummyView: (statement: Buffer) =>
       keep(optional(statement, `invalid_table_definition OR wrong_object_type OR ${missing}`)),
     newSetting: () => keep(noTimeoutIfKnown),
+    searchPath: (line: Buffer) => keep(searchPath === undefined ? line : pathOf(searchPath)),
     setting: (line: Buffer) => keep(whereThereIsOne(line)),
     command: refuseCommand,
   };
@@ -85,6 +91,10 @@ const noTimeoutIfKnown = Buffer.from(setIfKnown('transaction_timeout', '0'));
 /** A setting, where the server has it. */
 function setIfKnown(name: string, value: string, condition = ''): string {
   return `SELECT pg_catalog.set_config(name, '${value}', false) FROM pg_catalog.pg_settings WHERE name = '${name}'${condition};\n`;
+}
+
+function pathOf(list: string): Buffer {
+  return Buffer.from(`SELECT pg_catalog.set_config('search_path', '${list.replaceAll("'", "''")}', false);\n`);
 }
 
 /** Sets a tablespace if the server has it, and the role may use it; any other setting stays as it is. */

@@ -43,6 +43,8 @@ export interface DumpHandler {
    * `SET default_tablespace = …;` or `SET default_table_access_method = …;`: between two objects, and for all that follow.
    */
   setting?(line: Buffer): void;
+  /** `SELECT pg_catalog.set_config('search_path', '', false);`: from here on every name is written with its schema. */
+  searchPath?(line: Buffer): void;
   /** `SET transaction_timeout = 0;`, written by pg_dump from 17 on for every server: servers before 17 do not know it. */
   newSetting?(line: Buffer): void;
   /**
@@ -102,6 +104,7 @@ const statementPatterns = {
   ),
   setting: /^SET default_(tablespace = ('([^'\\]|'')*'|\w+|"[^"]+")|table_access_method = (\w+|"[^"]+"));\n$/,
   newSetting: /^SET transaction_timeout = 0;\n$/,
+  searchPath: /^SELECT pg_catalog\.set_config\('search_path', '', false\);\n$/,
 };
 
 /** Lines that begin a statement and may be something other than SQL, by how they start. */
@@ -118,12 +121,15 @@ const lineKinds = [
   {prefix: 'COMMENT ON EXTENSION ', kind: 'extension'},
   {prefix: 'SET default_t', kind: 'setting'},
   {prefix: 'SET transaction_timeout = 0;', kind: 'newSetting'},
+  {prefix: "SELECT pg_catalog.set_config('search_path'", kind: 'searchPath'},
   {prefix: 'ALTER TABLE IF EXISTS ONLY ', kind: 'constraintDrop'},
   {prefix: 'ALTER DOMAIN ', kind: 'constraintDrop'},
   {prefix: 'DROP INDEX IF EXISTS ', kind: 'indexDrop'},
   {prefix: 'CREATE OR REPLACE VIEW ', kind: 'dummyView'},
   {prefix: 'SET standard_conforming_strings = off;', kind: 'oldStrings'},
 ] as const;
+
+const longestPrefix = Math.max(...lineKinds.map(({prefix}) => prefix.length));
 
 type LineKind = (typeof lineKinds)[number]['kind'];
 
@@ -227,7 +233,7 @@ export class DumpScanner {
 
   /** Takes a line that is not plain SQL. Gives undefined when this one is, 0 when that can't be said yet. */
   #scanLine(bytes: Buffer, isLast: boolean): number | undefined {
-    const head = bytes.toString('latin1', 0, 40);
+    const head = bytes.toString('latin1', 0, longestPrefix);
     const match = lineKinds.find(({prefix}) => head.startsWith(prefix) || (!isLast && prefix.startsWith(head)));
     if (!match) return undefined;
     if (head.length < match.prefix.length) return 0;
@@ -264,6 +270,7 @@ export class DumpScanner {
       case 'dummyView':
       case 'setting':
       case 'newSetting':
+      case 'searchPath':
         if (!statementPatterns[kind].test(line.toString('latin1'))) return false;
         if (this.#handler[kind]) this.#handler[kind](line);
         else this.#handler.sql(line);

@@ -143,6 +143,13 @@ function loadHint(reason: string): string {
   if (/unrecognized configuration parameter/.test(reason)) {
     return 'The dump comes from a newer PostgreSQL: restore into a server of at least the version of the source.';
   }
+  if (/function .* does not exist/.test(reason)) {
+    return (
+      'If the backup holds that function, another one that an index, a constraint or a generated column uses names it without its schema. Restore ' +
+      'with --search-path and the schema it is in (public); and in the source, ALTER FUNCTION … SET search_path = … for the next backups. If ' +
+      'the backup does not hold it, make it first, or restore the whole backup into a new database.'
+    );
+  }
   if (/(type|function|relation|schema|role|collation|operator|text search \w+) .* does not exist/.test(reason)) {
     return 'What the restored tables need is not in the target: restore it, too (--table, --schema), make it first, or restore the whole backup into a new database.';
   }

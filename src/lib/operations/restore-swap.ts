@@ -87,7 +87,7 @@ export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runt
     const restored = await restoreBeside(
       stores.backups,
       keys,
-      {prepared, facts, claim, server, managed: settings.managed === true},
+      {prepared, facts, claim, server, managed: settings.managed === true, searchPath: settings.searchPath},
       runtime,
       warn,
     );
@@ -124,12 +124,13 @@ interface Beside {
   server: Session;
   /** Without what a managed server refuses. */
   managed: boolean;
+  searchPath: string | undefined;
 }
 
 async function restoreBeside(
   store: ObjectStore,
   keys: ReturnType<typeof readingKeys>,
-  {prepared, facts, claim, server, managed}: Beside,
+  {prepared, facts, claim, server, managed, searchPath}: Beside,
   runtime: Runtime,
   warn: (message: string) => void,
 ) {
@@ -150,6 +151,7 @@ async function restoreBeside(
     const filters = managed ? [await managedFilter(beside)] : [];
     const {contents, tablespaces, bytes} = await load(store, openable, keys, beside, runtime, {
       filters,
+      searchPath,
       aftermath: `${target.address} is as it was, and the new database is dropped`,
     });
     const loaded = {...contents, tables: heldBy(filters, contents.tables)};

@@ -50,6 +50,8 @@ export interface RestoreSettings {
   selection?: SelectionRequest | undefined;
   /** Leave out what only a superuser may restore. */
   managed?: boolean;
+  /** Where functions find what they name without its schema: `public, app`; by default nowhere. */
+  searchPath?: string | undefined;
   /** How to back up a target that is not empty before it is overwritten; undefined: not at all. */
   safetyBackup?: {compression: CompressionName; retention: RetentionPolicy} | undefined;
 }
@@ -121,6 +123,7 @@ async function restoreFrom(
     bytes: dumpBytes,
   } = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
     filters,
+    searchPath: settings.searchPath,
   });
   const loaded = {...contents, tables: heldBy(filters, contents.tables)};
   const part = {isPart: chosen !== undefined, filters, tablespaces};
@@ -334,6 +337,7 @@ export function refusal({address, tables}: TargetFacts, {chosen}: Overwritten): 
 export interface LoadOptions {
   withEntries?: boolean;
   filters?: readonly LoadFilter[];
+  searchPath?: string | undefined;
   /** What is so after a failure, when the database that is loaded is thrown away then. */
   aftermath?: string;
 }
@@ -345,7 +349,7 @@ export async function load(
   keys: ReadingKeys,
   session: Session,
   {observer, signal}: Runtime,
-  {filters = [], aftermath, ...options}: LoadOptions = {},
+  {filters = [], aftermath, searchPath, ...options}: LoadOptions = {},
 ): Promise<Inspection> {
   const totalBytes = openable.backup.sizeBytes;
   if (openable.manifest) observer({type: 'skipped', step: 'authenticate', note: 'authenticated while it is read'});
@@ -365,6 +369,7 @@ export async function load(
   let isCommitting = false;
   const filter = forPsql({
     restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
+    searchPath,
     beforeCommit() {
       dump.check(inspector.inspection);
       for (const {check} of filters) check();

@@ -25,6 +25,7 @@ export interface TrialOptions {
   keys: Keyring;
   /** Leave out what only a superuser may restore. */
   isManaged: boolean;
+  searchPath: string | undefined;
   warn: (message: string) => void;
 }
 
@@ -84,6 +85,7 @@ export class TrialRestore {
       const inspection = await load(this.#options.store, openable, this.#options.keys, scratch.session, this.#quiet(), {
         withEntries: true,
         filters: managed ? [managed] : [],
+        searchPath: this.#options.searchPath,
       });
       await managed?.settle?.();
       await analyze(scratch.session);

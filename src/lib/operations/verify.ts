@@ -32,6 +32,8 @@ export interface VerifySettings {
   scratch: ScratchPlace | {on: 'nothing'};
   /** Leave out what only a superuser may restore; it is not proved. */
   managed?: boolean;
+  /** As of a restore. */
+  searchPath?: string | undefined;
   /** How ages are written in notes. */
   formatAge: (ms: number) => string;
 }
@@ -102,7 +104,13 @@ class Verifier {
     this.#startedAt = runtime.now();
     this.#choice = settings.choice;
     this.#trial = new TrialRestore(
-      {store: stores.backups, keys: this.#keys, isManaged: settings.managed ?? false, warn: (text) => this.#warn(text)},
+      {
+        store: stores.backups,
+        keys: this.#keys,
+        isManaged: settings.managed ?? false,
+        searchPath: settings.searchPath,
+        warn: (text) => this.#warn(text),
+      },
       runtime,
     );
   }

@@ -47,6 +47,15 @@ describe('what psql gets to see', () => {
     expect((await feed([Buffer.from(text)], stage())).toString()).toContain(`BEGIN;\n${text}`);
   });
 
+  it('has the search path that is asked for in the place of none', async () => {
+    const text = "SELECT pg_catalog.set_config('search_path', '', false);\n";
+    expect((await feed([Buffer.from(text)], stage())).toString()).toContain(`BEGIN;\n${text}`);
+    const other = forPsql({restrictToken: undefined, searchPath: `"it's", public`, beforeCommit: () => ''});
+    expect((await feed(bytewise(Buffer.from(text)), other)).toString()).toContain(
+      `BEGIN;\nSELECT pg_catalog.set_config('search_path', '"it''s", public', false);\n`,
+    );
+  });
+
   it('begins without \\restrict for a psql that does not know it', async () => {
     const older = forPsql({restrictToken: undefined, beforeCommit: () => ''});
     expect((await feed([Buffer.from('SELECT 1;\n')], older)).toString()).toBe(
