@@ -1,5 +1,6 @@
 import type {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
+import {quoteLiteral} from '../postgres/query.ts';
 import {scanStage} from './scan-stage.ts';
 import type {CopyStatement, DumpHandler} from './scanner.ts';
 import {tamperedHint} from './sql-lexer.ts';
@@ -30,10 +31,10 @@ export interface ForPsqlOptions {
  * Left out are the dump's own `\restrict` lines, and the `BEGIN;` and `COMMIT;` round large objects, which would end the
  * transaction half-way. `DROP EXTENSION` and `COMMENT ON EXTENSION` may fail: a managed server refuses them to all but the
  * extension's owner, an extension that stays is as good, and a new one brings its comment. So may the drop of a constraint that
- * a partition has of its parent, and of an index that such a one needs: they go with the partition; and, where there is none, that of a domain's constraint, and a view
- * that is only made to be dropped. Tablespaces belong to a server: what lay in one that the target does not have goes where the
- * database lies. A setting that older servers do not know is set where it is known:
- * a server's own older clients are not always at hand.
+ * a partition has of its parent, and of an index that such a one needs: they go with the partition; and, where there is none,
+ * that of a domain's constraint, and a view that is only made to be dropped. Tablespaces belong to a server: what lay in one that
+ * the target does not have goes where the database lies. A setting that older servers do not know is set where it is known: a
+ * server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
 export function forPsql({restrictToken, searchPath, beforeCommit}: ForPsqlOptions): Transform {
@@ -94,14 +95,14 @@ function setIfKnown(name: string, value: string, condition = ''): string {
 }
 
 function pathOf(list: string): Buffer {
-  return Buffer.from(`SELECT pg_catalog.set_config('search_path', '${list.replaceAll("'", "''")}', false);\n`);
+  return Buffer.from(`SELECT pg_catalog.set_config('search_path', ${quoteLiteral(list)}, false);\n`);
 }
 
 /** Sets a tablespace if the server has it, and the role may use it; any other setting stays as it is. */
 function whereThereIsOne(line: Buffer): Buffer {
   const name = tablespaceOf(line);
   if (name === undefined) return line;
-  const known = `SELECT spcname FROM pg_catalog.pg_tablespace WHERE spcname = '${name.replaceAll("'", "''")}'`;
+  const known = `SELECT spcname FROM pg_catalog.pg_tablespace WHERE spcname = ${quoteLiteral(name)}`;
   const mine = `pg_catalog.has_tablespace_privilege(oid, 'CREATE')`;
   return Buffer.from(
     `SELECT pg_catalog.set_config('default_tablespace', coalesce((${known} AND ${mine}), ''), false);\n`,

@@ -3,6 +3,7 @@
  * publications and subscriptions, comments on extensions, settings of functions that only a superuser may set, functions in
  * untrusted languages, rows of tables that belong to an extension, and the schema public where it belongs to the server's own role.
  */
+import {isReadable} from '../postgres/query.ts';
 import type {Decision, EntryRules, FilteredEntry} from './entry-filter.ts';
 import type {LeftOut} from './left-out.ts';
 import {groups} from './outline.ts';
@@ -58,7 +59,8 @@ export class ManagedRules implements EntryRules {
   data({table}: CopyStatement, head: string): boolean {
     const key = keyOf(table);
     const {extensionTables} = this.#facts;
-    if (this.#made.has(key) || !extensionTables || extensionTables.has(key)) return true;
+    // Of a name that is not UTF-8 it cannot be said whose it is: its rows are not given up.
+    if (this.#made.has(key) || !extensionTables || extensionTables.has(key) || !isReadable(table)) return true;
     this.#withoutRows.add(key);
     this.heads.add(head);
     return false;

@@ -141,6 +141,7 @@ export class DumpScanner {
   #inCopy = false;
   /** Nothing of the COPY data has been seen yet. */
   #copyIsFresh = false;
+
   constructor(handler: DumpHandler) {
     this.#handler = handler;
     this.#sql = new SqlLexer((line) => handler.command(line));

@@ -4,7 +4,7 @@ import {BackupError, interruption} from '../errors.ts';
 import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
 import {lockTableHint} from '../postgres/lock-table.ts';
 import {describeFailure, type ProcessStream, processFailure, quotedMark, writeTo} from '../postgres/process.ts';
-import {query, quoteLiteral, type Session} from '../postgres/query.ts';
+import {isReadable, query, quoteLiteral, type Session} from '../postgres/query.ts';
 
 /** Rows that a table should hold. */
 export interface ExpectedRows {
@@ -62,11 +62,6 @@ export function rowCountChecks(expected: readonly ExpectedRows[]): string {
     `SELECT pg_catalog.set_config('loma.tables', ${quoteLiteral(`{${tables}}`)}::regclass[]::oid[]::text, true);`,
     ...checks,
   ].join('\n');
-}
-
-/** Names of a SQL_ASCII database may be in any encoding; one that is not UTF-8 cannot be asked for here. */
-export function isReadable(table: string): boolean {
-  return !table.includes('\ufffd');
 }
 
 /** Tables whose rows this role can't count, because row-level security hides them from it. */

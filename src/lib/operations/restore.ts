@@ -10,12 +10,12 @@ import {type ReadingKeys, type RecoveryKeyText, readingKeys} from '../encrypt/ke
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {freeSpace} from '../load/disk-space.ts';
 import {preflight} from '../load/preflight.ts';
-import {analyze, hiddenTables, isReadable, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
+import {analyze, hiddenTables, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, missingTablespaces, otherTables, type TargetFacts} from '../load/target.ts';
 import {asStep, collectWarnings, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
-import type {Session} from '../postgres/query.ts';
+import {isReadable, type Session} from '../postgres/query.ts';
 import {knowsRestrict} from '../postgres/tools.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';

@@ -87,6 +87,13 @@ export async function queryJsonObjects(session: Session, selects: readonly strin
   return (await query(session, selects.join(';\n'))).split('\n').map((line) => JSON.parse(line));
 }
 
+/**
+ * Names of a SQL_ASCII database may be in any encoding; one that is not UTF-8 (read with replacement characters) cannot be asked for.
+ */
+export function isReadable(table: string): boolean {
+  return !table.includes('\ufffd');
+}
+
 /** A name as an SQL identifier. */
 export function quoteIdentifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
