@@ -3,7 +3,7 @@
  * about its commands: oclif.manifest.json and docs/COMMANDS.md.
  */
 import {globSync} from 'node:fs';
-import {mkdir, readFile, rm, writeFile} from 'node:fs/promises';
+import {readFile, rm, writeFile} from 'node:fs/promises';
 import path from 'node:path';
 import {build} from 'esbuild';
 import {billOfMaterials, bundledPackages, bundleOptions, licenseTexts, root} from './shared/bundle.ts';
@@ -42,7 +42,6 @@ async function writeManifest(): Promise<void> {
 }
 
 await rm(output, {recursive: true, force: true});
-await mkdir(output);
 const packages = await bundle();
 await writeFile(path.join(output, 'THIRD-PARTY-LICENSES.txt'), await licenseTexts(packages));
 await writeFile(

@@ -1,8 +1,7 @@
 /** What oclif writes about the commands in dist/. */
 import path from 'node:path';
 import {execa} from 'execa';
-
-const root = path.resolve(import.meta.dirname, '../..');
+import {root} from './bundle.ts';
 
 export function oclif(...args: readonly string[]): Promise<unknown> {
   return execa(process.execPath, [path.join(root, 'node_modules/oclif/bin/run.js'), ...args], {cwd: root});

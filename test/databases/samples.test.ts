@@ -74,8 +74,12 @@ describe("PostgreSQL's regression database", () => {
       for (const place of [results, path.dirname(results)]) await chmod(place, 0o777);
       const source = await createDatabase(postgres);
       const env = {
-        ...{PG_ABS_SRCDIR: tests, PG_ABS_BUILDDIR: path.dirname(results), PG_LIBDIR: tests, PG_DLSUFFIX: '.so'},
-        ...{PGTZ: 'PST8PDT', PGDATESTYLE: 'Postgres, MDY'},
+        PG_ABS_SRCDIR: tests,
+        PG_ABS_BUILDDIR: path.dirname(results),
+        PG_LIBDIR: tests,
+        PG_DLSUFFIX: '.so',
+        PGTZ: 'PST8PDT',
+        PGDATESTYLE: 'Postgres, MDY',
       };
       const schedule = await readFile(path.join(tests, 'parallel_schedule'), 'utf8');
       const names = [...schedule.matchAll(/^test: (.*)$/gm)].flatMap(([, list = '']) => list.trim().split(/\s+/));

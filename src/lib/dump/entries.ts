@@ -43,11 +43,12 @@ export class EntryRecorder {
   }
 
   add(bytes: Buffer): void {
-    this.#hash.update(bytes);
     this.#textBytes += bytes.length;
     // A copy: the bytes may be part of a large chunk.
     if (this.#textBytes <= longestText) this.#text.push(Buffer.from(bytes));
-    else this.#text = [];
+    else {
+      for (const text of [...this.#text.splice(0), bytes]) this.#hash.update(text);
+    }
   }
 
   /** Ends the entry that is under way, also at the end of the dump. */
