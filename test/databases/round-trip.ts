@@ -7,12 +7,12 @@ import type {TestDatabase} from '../support/database.ts';
 import {
   backupSettings,
   connectionTo,
-  keySettings,
   newKey,
   restoreSettings,
   runtime,
   type TestStore,
   testStore,
+  verifySettings,
 } from '../support/settings.ts';
 
 const nobodyIsAsked = () => Promise.reject(new Error('nobody was to be asked'));
@@ -58,16 +58,7 @@ async function roundTripIn(
   const taken = await backup(backupSettings({database: source.url, store, key}), runtime());
   expect(taken.warnings).toEqual([]);
   const verified = await verify(
-    {
-      store: store.settings,
-      keys: keySettings(key),
-      optionalDatabase: connectionTo(source.url),
-      compression: 'gzip',
-      choice: {by: 'latest'},
-      withBackup: false,
-      scratch: {on: 'server', connection: connectionTo(scratchUrl)},
-      formatAge: (ms) => `${ms} ms`,
-    },
+    verifySettings({scratch: scratchUrl, store, key}, {optionalDatabase: connectionTo(source.url)}),
     runtime(),
   );
   expect(verified.steps.filter(({status}) => status === 'failed')).toEqual([]);

@@ -14,12 +14,12 @@ import {recordTrial} from '../support/reliability.ts';
 import {
   backupSettings,
   connectionTo,
-  keySettings,
   newKey,
   restoreSettings,
   runtime,
   type TestStore,
   testStore,
+  verifySettings,
 } from '../support/settings.ts';
 import {sample} from '../support/size.ts';
 import {contentsOfStored} from './stored.ts';
@@ -255,16 +255,7 @@ describe('a verification', () => {
   };
   const run = (scratch: string, database: TestDatabase) =>
     verify(
-      {
-        store: place.settings,
-        keys: keySettings(key),
-        optionalDatabase: connectionTo(database.url),
-        compression: 'zstd',
-        choice: {by: 'latest'},
-        withBackup: false,
-        scratch: {on: 'server', connection: connectionTo(scratch)},
-        formatAge: String,
-      },
+      verifySettings({scratch, store: place, key}, {optionalDatabase: connectionTo(database.url), compression: 'zstd'}),
       runtime(),
     );
 

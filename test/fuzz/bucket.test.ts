@@ -36,6 +36,7 @@ import {
   runtime,
   type TestStore,
   testStore,
+  verifySettings,
 } from '../support/settings.ts';
 import {bySize, seed} from '../support/size.ts';
 import {legacyBackup, legacyManifest, manifestOf, reseal} from '../support/tampering.ts';
@@ -59,16 +60,10 @@ beforeAll(async () => {
   const settings = backupSettings({database: source.url, store, key});
   const [one, other] = [await backup(settings, runtime()), await backup({...settings, compression: 'zstd'}, runtime())];
   await verify(
-    {
-      store: store.settings,
-      keys: keySettings(key),
-      optionalDatabase: connectionTo(source.url),
-      compression: 'gzip',
-      choice: {by: 'key', key: one.key},
-      withBackup: false,
-      scratch: {on: 'server', connection: connectionTo(postgres.adminUrl)},
-      formatAge: String,
-    },
+    verifySettings(
+      {scratch: postgres.adminUrl, store, key},
+      {optionalDatabase: connectionTo(source.url), choice: {by: 'key', key: one.key}},
+    ),
     runtime(),
   );
   await source.drop();

@@ -7,14 +7,13 @@ import {createDatabase, runSql, type TestDatabase} from '../support/database.ts'
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
-  connectionTo,
   failureOf,
-  keySettings,
   newKey,
   restoreSettings,
   runtime,
   type TestStore,
   testStore,
+  verifySettings,
 } from '../support/settings.ts';
 
 const {postgres} = servers();
@@ -114,20 +113,7 @@ it('leaves out what the server refuses, and lists it; once more over what is the
 
 it('is verified there: the rows and all that was restored are compared, and what was left out is named', async () => {
   const verifyOn = (managed: boolean) =>
-    verify(
-      {
-        store: store.settings,
-        keys: keySettings(key),
-        optionalDatabase: undefined,
-        compression: 'gzip',
-        choice: {by: 'latest'},
-        withBackup: false,
-        scratch: {on: 'server', connection: connectionTo(postgres.url('postgres', account))},
-        managed,
-        formatAge: String,
-      },
-      runtime(),
-    );
+    verify(verifySettings({scratch: postgres.url('postgres', account), store, key}, {managed}), runtime());
   const plain = (await verifyOn(false)).steps.find(({id}) => id === 'restore');
   expect(plain).toMatchObject({status: 'failed', note: expect.stringContaining('--managed')});
   const managed = await verifyOn(true);

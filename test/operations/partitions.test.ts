@@ -6,14 +6,13 @@ import {createDatabase, type TestDatabase} from '../support/database.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
-  connectionTo,
   failureOf,
-  keySettings,
   newKey,
   restoreSettings,
   runtime,
   type TestStore,
   testStore,
+  verifySettings,
 } from '../support/settings.ts';
 
 const {postgres} = servers();
@@ -56,19 +55,7 @@ it('a partitioned database is restored, also over itself, and proved', async () 
     expect(result).toMatchObject({rows: 31, warnings: [], uncountedTables: []});
     expect(await target.query('SELECT count(*), (SELECT count(*) FROM log) FROM beds')).toBe('30|1');
   }
-  const result = await verify(
-    {
-      store: store.settings,
-      keys: keySettings(key),
-      optionalDatabase: undefined,
-      compression: 'gzip',
-      choice: {by: 'latest'},
-      withBackup: false,
-      scratch: {on: 'server', connection: connectionTo(postgres.adminUrl)},
-      formatAge: String,
-    },
-    runtime(),
-  );
+  const result = await verify(verifySettings({scratch: postgres.adminUrl, store, key}), runtime());
   expect(result.steps.filter(({status}) => status === 'failed')).toEqual([]);
   expect(result.isProved).toBe(true);
 });

@@ -10,12 +10,12 @@ import {
   backupSettings,
   connectionTo,
   failureOf,
-  keySettings,
   newKey,
   restoreSettings,
   runtime,
   type TestStore,
   testStore,
+  verifySettings,
 } from '../support/settings.ts';
 
 const {postgres} = servers();
@@ -44,17 +44,10 @@ const settings = () => restoreSettings({target: target.url, store, key});
 
 function verified(path: string | undefined) {
   return verify(
-    {
-      store: store.settings,
-      keys: keySettings(key),
-      optionalDatabase: connectionTo(source.url),
-      compression: 'gzip',
-      choice: {by: 'latest'},
-      withBackup: false,
-      scratch: {on: 'server', connection: connectionTo(postgres.adminUrl)},
-      searchPath: path,
-      formatAge: String,
-    },
+    verifySettings(
+      {scratch: postgres.adminUrl, store, key},
+      {optionalDatabase: connectionTo(source.url), searchPath: path},
+    ),
     runtime(),
   );
 }

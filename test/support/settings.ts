@@ -9,6 +9,7 @@ import {BackupError} from '../../src/lib/errors.ts';
 import type {BackupSettings} from '../../src/lib/operations/backup.ts';
 import type {RestoreSettings} from '../../src/lib/operations/restore.ts';
 import type {Runtime} from '../../src/lib/operations/runtime.ts';
+import type {VerifySettings} from '../../src/lib/operations/verify.ts';
 import {type Connection, parseConnectionUrl} from '../../src/lib/postgres/connection.ts';
 import {Secret} from '../../src/lib/secret.ts';
 import {openStores} from '../../src/lib/upload/open-store.ts';
@@ -125,6 +126,24 @@ export function restoreSettings(
     choice: {by: 'latest'},
     target: connectionTo(target),
     allowUnrestricted: false,
+    ...changes,
+  };
+}
+
+/** A verification of the newest backup in a store, with nothing unusual but what the test says. */
+export function verifySettings(
+  {scratch, store, key}: {scratch: string; store: Pick<TestStore, 'settings'>; key: string},
+  changes: Partial<VerifySettings> = {},
+): VerifySettings {
+  return {
+    store: store.settings,
+    keys: keySettings(key),
+    optionalDatabase: undefined,
+    compression: 'gzip',
+    choice: {by: 'latest'},
+    withBackup: false,
+    scratch: {on: 'server', connection: connectionTo(scratch)},
+    formatAge: String,
     ...changes,
   };
 }
