@@ -60,19 +60,20 @@ it('a partitioned database is restored, also over itself, and proved', async () 
   expect(result.isProved).toBe(true);
 });
 
+// The hash of an enum is that of its OID: which rows are whose differs with every run, so both partitions lose theirs.
 it('a lost row of a partition that is loaded through its parent is noticed', async () => {
   await target.query(`
     CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN CASE WHEN NEW.bed = 9 THEN NULL ELSE NEW END; END';
-    CREATE FUNCTION lose() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-      IF to_regclass('public.beds_hashed_0') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'lose') THEN
-        CREATE TRIGGER lose BEFORE INSERT ON public.beds_hashed_0 FOR EACH ROW EXECUTE FUNCTION public.skip();
-      END IF; END $$;
+    CREATE FUNCTION lose() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE partition regclass; BEGIN
+      FOR partition IN SELECT oid FROM pg_class WHERE relname IN ('beds_hashed_0', 'beds_hashed_1') AND NOT relhastriggers LOOP
+        EXECUTE format('CREATE TRIGGER lose BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION public.skip()', partition);
+      END LOOP; END $$;
     CREATE EVENT TRIGGER lose ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION lose()`);
   const error = await failureOf(
     restore(restoreSettings({target: target.url, store, key}), async () => true, runtime()),
   );
   expect(error).toMatchObject({
     code: 'RESTORE_INCOMPLETE',
-    reason: expect.stringMatching(/table public\.beds has 2\d rows/),
+    reason: expect.stringContaining('table public.beds has 21 rows, not 24'),
   });
 });
