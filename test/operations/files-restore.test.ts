@@ -4,7 +4,7 @@ import path from 'node:path';
 import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {afterEach, beforeEach, describe, expect, test} from '@jest/globals';
-import {z} from 'zod';
+import * as z from 'zod';
 import {readDocument} from '../../src/lib/catalog/manifest.ts';
 import {derivedKey, encryptionKey} from '../../src/lib/encrypt/keys.ts';
 import {seal} from '../../src/lib/encrypt/seal.ts';

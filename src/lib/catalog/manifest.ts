@@ -1,6 +1,6 @@
 /** The manifest of a backup: written last, sealed, and validated when it is read. docs/FORMAT.md describes every field. */
 import {createHmac, type KeyObject, timingSafeEqual} from 'node:crypto';
-import {z} from 'zod';
+import * as z from 'zod';
 import {compressionNames} from '../config.ts';
 import {canonicalJson, type Json} from './canonical-json.ts';
 

@@ -1,5 +1,5 @@
 /** The result of a verification, stored beside the backup that it is about, and sealed as a manifest is. */
-import {z} from 'zod';
+import * as z from 'zod';
 import {type DocumentReading, readDocument, type SealingKey, sealDocument} from './manifest.ts';
 
 /** What the sealing key is derived for (HKDF's info). */

@@ -1,7 +1,7 @@
 import {Duplex} from 'node:stream';
 import {BlockPool, blockBytes} from '../streams/block-pool.ts';
 
-export type CompressBlock = (block: Buffer, done: (error: Error | null, compressed: Buffer) => void) => void;
+export type CompressBlock = (block: Buffer, done: (error: Error | null, compressed?: Buffer) => void) => void;
 
 /** Blocks under way at once: two keep both cores of a small machine busy, the third waits for the first free thread. */
 const concurrency = 3;

@@ -1,10 +1,11 @@
 /** Compression codecs. One is chosen by name to write, and found by the key's suffix to read. */
 import type {Duplex, Transform} from 'node:stream';
-import {constants, createGunzip, createZstdDecompress, gzip, zstdCompress} from 'node:zlib';
+import {createGunzip, createZstdDecompress, gzip} from 'node:zlib';
 import type {CompressionName} from '../config.ts';
 import {BackupError, codeOf, messageOf} from '../errors.ts';
 import type {BlockPool} from '../streams/block-pool.ts';
 import {compressBlocks} from './block-compressor.ts';
+import {zstdFrames} from './zstd-frames.ts';
 
 export interface Codec {
   name: CompressionName;
@@ -24,35 +25,21 @@ const zstdLevel = 1;
 /** Output buffers, in bytes: at Node's 16 KiB every block would come back from the thread pool a dozen times. */
 const chunkSize = 1 << 18;
 /** Most blocks are smaller than this when they are compressed, and need not be put together. */
-const compressedChunkSize = 1 << 19;
+const gzipChunkSize = 1 << 19;
 
 export const codecs: Readonly<Record<CompressionName, Codec>> = {
   gzip: {
     name: 'gzip',
     compress: (pool) =>
       compressBlocks(
-        (block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize: compressedChunkSize}, done),
+        (block, done) => gzip(block, {level: gzipLevel, memLevel: 9, chunkSize: gzipChunkSize}, done),
         pool,
       ),
     decompress: () => createGunzip({chunkSize}),
   },
   zstd: {
     name: 'zstd',
-    compress: (pool) =>
-      compressBlocks(
-        (block, done) =>
-          zstdCompress(
-            block,
-            {
-              chunkSize: compressedChunkSize,
-              // Known beforehand, the block is compressed where it lies in the window, without wrapping round.
-              pledgedSrcSize: block.length,
-              params: {[constants.ZSTD_c_compressionLevel]: zstdLevel, [constants.ZSTD_c_checksumFlag]: 1},
-            },
-            done,
-          ),
-        pool,
-      ),
+    compress: (pool) => compressBlocks(zstdFrames(zstdLevel), pool),
     decompress: () => createZstdDecompress({chunkSize}),
   },
 };

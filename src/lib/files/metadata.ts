@@ -4,7 +4,7 @@
  * With a hidden name, all of it, with the name, is encrypted. docs/FILES.md describes both forms.
  */
 import {createCipheriv, createDecipheriv, createHmac, type KeyObject, randomBytes, timingSafeEqual} from 'node:crypto';
-import {z} from 'zod';
+import * as z from 'zod';
 import {nameOf} from './file-names.ts';
 
 /** The keys for files that are derived from one encryption key. */

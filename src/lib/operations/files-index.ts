@@ -4,7 +4,7 @@
  * its metadata, and what the index lacks is read from there.
  */
 import {pipeline} from 'node:stream/promises';
-import {z} from 'zod';
+import * as z from 'zod';
 import {integrityError} from '../encrypt/frame-check.ts';
 import {allKeys} from '../encrypt/keys.ts';
 import {open} from '../encrypt/seal.ts';
