@@ -191,8 +191,7 @@ async function connect(
   settings: BackupSettings,
   runtime: Runtime,
 ): Promise<{server: ServerFacts; pgDump: Tool}> {
-  const session = await sessionOf(settings.database, runtime);
-  const server = serverFacts(session);
+  const server = sessionOf(settings.database, runtime).then(serverFacts);
   const pgDump = locatePgDump(
     server.then(({major}) => major),
     runtime.environment.PATH ?? '',
