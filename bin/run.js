@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import {setFlagsFromString} from 'node:v8';
+import {v8Flags} from './v8-flags.js';
 
 // Plain JavaScript that an old Node.js can read: its whole purpose is to say so there.
 const wanted = [22, 15];
@@ -10,9 +11,7 @@ if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
   );
   process.exit(2);
 }
-// V8 starts with a nursery of 1 MB for its objects, which grows step by step, with a collection at each: here, in one step.
-// A version that does not know the flag would complain of it.
-if (major <= 26) setFlagsFromString('--semi-space-growth-factor=16');
+for (const flag of v8Flags(major)) setFlagsFromString(flag);
 // oclif would load forty files to check the same once more.
 process.env.OCLIF_DISABLE_ENGINE_WARNING = '1';
 const {main} = await import('../dist/main.js');

@@ -12,6 +12,7 @@ import path from 'node:path';
 import {pipeline} from 'node:stream/promises';
 import {build} from 'esbuild';
 import {execa} from 'execa';
+import {v8Flags} from '../bin/v8-flags.js';
 import {
   type BundledPackage,
   billOfMaterials,
@@ -44,8 +45,7 @@ async function bundle(file: string): Promise<BundledPackage[]> {
   return bundledPackages(metafile);
 }
 
-/** As in bin/run.js. */
-const execArgv = ['--semi-space-growth-factor=16'];
+const execArgv = v8Flags(Number.parseInt(process.versions.node, 10));
 
 async function embed(main: string, folder: string): Promise<void> {
   const config = path.join(folder, 'sea.json');

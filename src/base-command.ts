@@ -1,7 +1,6 @@
 /** What all commands share: settings, progress, results, errors, signals. The process is touched here and in bin/ only. */
 import {readFileSync} from 'node:fs';
 import {stripVTControlCharacters} from 'node:util';
-import {setFlagsFromString} from 'node:v8';
 import {Command} from '@oclif/core';
 import {
   type AllSettings,
@@ -44,9 +43,6 @@ export abstract class BaseCommand extends Command {
 
   override async init(): Promise<void> {
     await super.init();
-    // Buffers outside of V8's heap are what streams are made of. For every few dozen MB of them V8 would mark its whole heap
-    // bit by bit, with all processors: a third of a backup's processor time. All at once it is needed five times less often.
-    setFlagsFromString('--no-incremental-marking');
     // `on`, not `once`: execa's signal-exit ends the process when it holds the last listener.
     process.on('SIGINT', this.#onSigint);
     process.on('SIGTERM', this.#onSigterm);
