@@ -6,13 +6,11 @@
  */
 export function v8Flags(major) {
   const flags = [
-    // For every few dozen MB of buffers V8 would mark its whole heap. Bit by bit, with all processors, that was a third of a backup's
+    // For every few dozen MB of buffers V8 marks its whole heap. Bit by bit, with all processors, that was a third of a backup's
     // processor time; all at once it is needed five times less often.
     '--no-incremental-marking',
   ];
   // The nursery of objects is 1 MB at the start, and grows step by step, with a collection at each: here, in one step.
   if (major <= 26) flags.push('--semi-space-growth-factor=16');
-  // And buffers count as what is in the heap: the nursery's collections, fifty times shorter, are enough for nearly all of them.
-  if (major >= 24 && major <= 26) flags.push('--external-memory-accounted-in-global-limit');
   return flags;
 }

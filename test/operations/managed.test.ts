@@ -2,6 +2,7 @@ import {randomBytes} from 'node:crypto';
 import {afterAll, beforeAll, expect, it} from '@jest/globals';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {restore} from '../../src/lib/operations/restore.ts';
+import {restoreSwap} from '../../src/lib/operations/restore-swap.ts';
 import {verify} from '../../src/lib/operations/verify.ts';
 import {createDatabase, runSql, type TestDatabase} from '../support/database.ts';
 import {servers} from '../support/sandbox.ts';
@@ -122,4 +123,19 @@ it('is verified there: the rows and all that was restored are compared, and what
     note: expect.stringContaining('left out and not proved: event trigger noted'),
   });
   expect(managed.isProved).toBe(true);
+});
+
+it('takes the place of the target with --swap, in a new database that the role may fill', async () => {
+  await target.query('TRUNCATE patients');
+  const {leftOut, rows, swap} = await restoreSwap({...settings(), managed: true}, async () => true, runtime());
+  try {
+    expect(rows).toBe(10);
+    expect(leftOut.map(({what}) => what)).toEqual(
+      expect.arrayContaining(['event trigger noted', "the rows of public.registry that are not the extension's own"]),
+    );
+    expect(await target.query('SELECT count(*) FROM patients')).toBe('10');
+    expect(await runSql(postgres.url(swap.oldDatabase), 'SELECT count(*) FROM patients')).toBe('0');
+  } finally {
+    await runSql(postgres.adminUrl, `DROP DATABASE "${swap.oldDatabase}"`);
+  }
 });
