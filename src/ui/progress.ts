@@ -182,7 +182,22 @@ export class ProgressView {
     const children: ListrTask[] =
       group === undefined
         ? tasks
-        : [{title: group, task: (_context, task) => task.newListr(tasks, {concurrent: true, exitOnError: false})}];
+        : [
+            {
+              title: group,
+              task: (_context, task) => {
+                const list = task.newListr(tasks, {concurrent: true, exitOnError: false});
+                const run = list.run.bind(list);
+                // All of its steps are shown, and listr2 would then tick off the group, whatever became of them.
+                list.run = async (context) => {
+                  const result = await run(context);
+                  if (list.tasks.some((each) => each.hasFailed())) throw new Error('see below');
+                  return result;
+                };
+                return list;
+              },
+            },
+          ];
     const common = {concurrent: false, exitOnError: false, registerSignalListeners: false} as const;
     const list = this.#isTree
       ? new Listr(children, {

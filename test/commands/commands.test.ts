@@ -1,5 +1,6 @@
 /** The program as its users meet it: a process with arguments, an environment, two streams and an exit code. */
 import {randomBytes} from 'node:crypto';
+import {existsSync} from 'node:fs';
 import {cp, mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -251,6 +252,19 @@ describe('a backup and its restore', () => {
     expect(result.stderr).toContain(`Code: ${code}`);
     expect(result.stderr).toContain('What to do: ');
     expect(result.stderr).not.toMatch(/\n\s+at /);
+  });
+
+  test('a disk that is not mounted is not filled, and no step of it is called done', async () => {
+    const folder = path.join(os.tmpdir(), `loma-not-mounted-${randomBytes(4).toString('hex')}`);
+    const result = await cli(['backup'], {
+      DATABASE_URL: database.url,
+      PHI_ENCRYPTION_KEY: key,
+      LOMA_BACKUP_STORE: `file://${folder}/store`,
+    });
+    expect(result.exitCode).toBe(4);
+    expect(result.stderr).toContain(`there is no ${folder}/store, which is not made by itself`);
+    expect(result.stderr).not.toContain('✔ Back up');
+    expect(existsSync(folder)).toBe(false);
   });
 
   test('a backup that fails ends with 3, and leaves nothing', async () => {

@@ -42,3 +42,19 @@ test('where there is no terminal: plain lines, ten seconds apart, with bytes, fi
   // No cursor is moved, and nothing coloured.
   expect(text()).not.toContain('\u001b[');
 });
+
+test('a group of steps that failed is not ticked off', async () => {
+  const steps = ['dump', 'upload'].map((id) => ({id, title: `Step ${id}`, group: 'Back up'}));
+  for (const outcome of ['failed', 'finished'] as const) {
+    const {stream, text} = log();
+    const view = new ProgressView(steps, stream, (each) => each);
+    for (const {id} of steps) view.observer({type: 'started', step: id});
+    view.observer({type: 'finished', step: 'dump'});
+    await view.close(outcome);
+    const lines = text().split('\n');
+    const marks = (title: string) => lines.filter((line) => line.includes(title)).map((line) => line.trim()[0]);
+    expect(marks('Step dump').at(-1)).toBe('✔');
+    expect(marks('Step upload').at(-1)).toBe(outcome === 'failed' ? '✖' : '✔');
+    expect(marks('Back up').includes('✔')).toBe(outcome === 'finished');
+  }
+});

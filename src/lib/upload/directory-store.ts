@@ -128,10 +128,10 @@ export class DirectoryStore implements ObjectStore {
     const base = path.dirname(this.#root);
     const facts = await stat(base).catch(() => undefined);
     if (!facts?.isDirectory()) {
-      throw new BackupError(`There is no directory ${base}`, {
+      throw new BackupError('The directory of the store is not there', {
         code: 'STORAGE_FAILED',
         kind: 'storage',
-        reason: 'LOMA_BACKUP_STORE names it; it is not made by itself, because it may be a disk that is not mounted',
+        reason: `there is no ${base}, which is not made by itself, because it may be a disk that is not mounted`,
         hint: `Mount the disk, or make the directory: mkdir -p ${base}`,
       });
     }
