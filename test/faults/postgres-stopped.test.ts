@@ -189,8 +189,8 @@ describe('a restore', () => {
         restore(into(url(target.name)), async () => true, runtime()),
       );
       await named(what, outcome, async () => {
-        // Row counts and COMMIT are given to psql together: nobody knows which of them was lost.
-        const isUnknown = ['before the rows are counted', 'before the COMMIT'].includes(when);
+        // COMMIT is given to psql when the rows were counted: before that it is known that nothing was committed.
+        const isUnknown = when === 'before the COMMIT';
         expect(expectTold(outcome).reason?.includes('may hold the backup or be as it was')).toBe(isUnknown);
         const said = await targets.expectOneOrTheOther(target, outcome, 3);
         await restore(into(target.url), async () => true, runtime());

@@ -15,6 +15,7 @@ import type {Runtime} from '../../src/lib/operations/runtime.ts';
 import {clinicSql} from '../support/clinic.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {contentsOf, rowDigests, runningClients} from '../support/dumps.ts';
+import {startPostgresProxy} from '../support/postgres-proxy.ts';
 import {createDatabase, runSql, startPostgres} from '../support/postgres-server.ts';
 import {startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
@@ -514,6 +515,19 @@ describe('half-way', () => {
     };
     const failure = await failing({}, {observer, signal: controller.signal});
     expect(failure).toMatchObject({code: 'INTERRUPTED', exitCode: 130});
+  });
+
+  test('it is interrupted while the rows are counted', async () => {
+    const proxy = await startPostgresProxy(
+      postgres,
+      ({from, text}) => from === 'client' && text.includes('loma.tables'),
+    );
+    const controller = new AbortController();
+    const failure = failing({target: connectionTo(proxy.url(target.name))}, {signal: controller.signal});
+    await proxy.stopped;
+    controller.abort(new BackupError('Interrupted', {code: 'INTERRUPTED', kind: 'interrupted'}));
+    expect(await failure).toMatchObject({code: 'INTERRUPTED', exitCode: 130});
+    await proxy.stop();
   });
 
   test('the download breaks off: it goes on, and the restore is complete', async () => {

@@ -22,6 +22,8 @@ export interface ForPsqlOptions {
    * Called when everything before this stage has ended well, so when the whole backup was authentic.
    */
   beforeCommit: () => string;
+  /** Is kept when psql has run that SQL; broken, when it has not. Only then COMMIT is said. */
+  mayCommit: () => Promise<void>;
 }
 
 /**
@@ -37,7 +39,7 @@ export interface ForPsqlOptions {
  * server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
-export function forPsql({restrictToken, searchPath, beforeCommit}: ForPsqlOptions): Transform {
+export function forPsql({restrictToken, searchPath, beforeCommit, mayCommit}: ForPsqlOptions): Transform {
   let out: Buffer[] = [];
   const keep = (bytes: Buffer) => void out.push(bytes);
   const drop = () => undefined;
@@ -67,7 +69,10 @@ export function forPsql({restrictToken, searchPath, beforeCommit}: ForPsqlOption
     out = [];
     return bytes;
   };
-  const stage = scanStage(handler, take, () => keep(Buffer.from(`\n${beforeCommit()}\nCOMMIT;\n`)));
+  const stage = scanStage(handler, take, () => {
+    keep(Buffer.from(`\n${beforeCommit()}\n`));
+    return mayCommit().then(() => keep(Buffer.from('COMMIT;\n')));
+  });
   stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}${noticeLostClient}BEGIN;\n`);
   return stage;
 }

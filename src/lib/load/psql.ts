@@ -1,9 +1,8 @@
 /** psql as a sink, and what is asked of the target at the end of a restore. */
-import type {Writable} from 'node:stream';
 import {BackupError, interruption} from '../errors.ts';
 import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
 import {lockTableHint} from '../postgres/lock-table.ts';
-import {describeFailure, type ProcessStream, processFailure, quotedMark, writeTo} from '../postgres/process.ts';
+import {describeFailure, processFailure, quotedMark, type WriteProcess, writeTo} from '../postgres/process.ts';
 import {isReadable, query, quoteLiteral, type Session} from '../postgres/query.ts';
 
 /** Rows that a table should hold. */
@@ -14,13 +13,13 @@ export interface ExpectedRows {
 }
 
 /** Terse: the detail and context of an error quote rows (`Key (ssn)=(…)`, `COPY patients, line 3: …`), which are PHI. */
-const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse', '-o', '/dev/null'];
+const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse'];
 
 /**
  * Starts psql for a load. It must be given its own BEGIN and COMMIT (see `forPsql`): input that ends without a COMMIT,
  * because something failed, then changes nothing.
  */
-export function startLoad(session: Session): ProcessStream<Writable> {
+export function startLoad(session: Session): WriteProcess {
   const environment = clientEnvironment(session.connection, session.inherited);
   const args = [...arguments_, `--dbname=${connectionArgument(session.connection)}`];
   return writeTo(session.psql.path, args, {environment, signal: session.signal});

@@ -366,18 +366,25 @@ export async function load(
       observer({type: 'progress', step: 'load', bytes, ...(dumpBytes === undefined ? {} : {totalBytes: dumpBytes})}),
     options,
   );
+  const psql = startLoad(session);
   let isCommitting = false;
+  let checked: Promise<void> | undefined;
   const filter = forPsql({
     restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
     searchPath,
     beforeCommit() {
       dump.check(inspector.inspection);
       for (const {check} of filters) check();
+      // Nothing in the dump can say this.
+      const word = randomBytes(16).toString('hex');
+      checked = psql.printed(word);
+      return `${rowCountChecks(heldBy(filters, inspector.inspection.contents.tables))}\nSELECT '${word}';`;
+    },
+    async mayCommit() {
+      await checked;
       isCommitting = true;
-      return rowCountChecks(heldBy(filters, inspector.inspection.contents.tables));
     },
   });
-  const psql = startLoad(session);
   try {
     const stages = filters.map(({stage}) => stage);
     await pipeline([...dump.stages, inspector, ...stages, filter, psql.stream], signal ? {signal} : {});

@@ -8,6 +8,7 @@ import {spawn, spawnSync} from 'node:child_process';
 import {closeSync, constants, mkdtempSync, openSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
+import {createInterface} from 'node:readline';
 import type {Readable, Writable} from 'node:stream';
 import {ExecaError, execa, type ResultPromise} from 'execa';
 import type {BlockPool} from '../streams/block-pool.ts';
@@ -260,8 +261,22 @@ export function readFrom(file: string, args: readonly string[], options: ReadOpt
   return {stream, stop: stopper(child), remarks: remarksOf(child)};
 }
 
+/** A running program that is written to, and that says something. */
+export interface WriteProcess extends ProcessStream<Writable> {
+  /** Is kept when the program prints this line; broken with its failure when it ends without. Ask before it can have printed it. */
+  printed(line: string): Promise<void>;
+}
+
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
-export function writeTo(file: string, args: readonly string[], options: StreamOptions): ProcessStream<Writable> {
-  const child = execa(file, args, {...common(options), stdout: 'ignore', encoding: 'buffer'});
-  return {stream: killedWith(child.writable(), child), stop: stopper(child)};
+export function writeTo(file: string, args: readonly string[], options: StreamOptions): WriteProcess {
+  const child = execa(file, args, {...common(options), encoding: 'buffer', buffer: {stdout: false}});
+  const lines = createInterface({input: child.stdout as unknown as Readable});
+  const printed = (line: string) =>
+    new Promise<void>((resolve, reject) => {
+      lines.on('line', (each) => {
+        if (each === line) resolve();
+      });
+      child.then(() => reject(new Error(`${path.basename(file)} ended without having said ${line}`)), reject);
+    });
+  return {stream: killedWith(child.writable(), child), stop: stopper(child), printed};
 }

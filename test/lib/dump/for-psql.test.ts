@@ -4,6 +4,7 @@ import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
 import {forPsql, noticeLostClient} from '../../../src/lib/dump/for-psql.ts';
 import {BackupError} from '../../../src/lib/errors.ts';
+import {waitUntil} from '../../support/wait-until.ts';
 import {bytewise, cut, cutPlaces, feed, tryFeed} from '../feed.ts';
 import {dumpBytes, type Piece, randomDump} from './random-dump.ts';
 
@@ -17,7 +18,8 @@ const harmless: Partial<Record<Piece['kind'], string>> = {
   dummyView: 'invalid_table_definition OR wrong_object_type OR undefined_object OR invalid_schema_name',
 };
 const tablespace = `SELECT pg_catalog.set_config('default_tablespace', coalesce((SELECT spcname FROM pg_catalog.pg_tablespace WHERE spcname = 'Fast; Disk''s' AND pg_catalog.has_tablespace_privilege(oid, 'CREATE')), ''), false);\n`;
-const stage = () => forPsql({restrictToken: 'tok3n', beforeCommit: () => checks});
+const mayCommit = async () => {};
+const stage = () => forPsql({restrictToken: 'tok3n', beforeCommit: () => checks, mayCommit});
 
 describe('what psql gets to see', () => {
   it('is the dump without its own restrict and transaction lines, in one restricted transaction', async () => {
@@ -50,14 +52,14 @@ describe('what psql gets to see', () => {
   it('has the search path that is asked for in the place of none', async () => {
     const text = "SELECT pg_catalog.set_config('search_path', '', false);\n";
     expect((await feed([Buffer.from(text)], stage())).toString()).toContain(`BEGIN;\n${text}`);
-    const other = forPsql({restrictToken: undefined, searchPath: `"it's", public`, beforeCommit: () => ''});
+    const other = forPsql({restrictToken: undefined, searchPath: `"it's", public`, beforeCommit: () => '', mayCommit});
     expect((await feed(bytewise(Buffer.from(text)), other)).toString()).toContain(
       `BEGIN;\nSELECT pg_catalog.set_config('search_path', '"it''s", public', false);\n`,
     );
   });
 
   it('begins without \\restrict for a psql that does not know it', async () => {
-    const older = forPsql({restrictToken: undefined, beforeCommit: () => ''});
+    const older = forPsql({restrictToken: undefined, beforeCommit: () => '', mayCommit});
     expect((await feed([Buffer.from('SELECT 1;\n')], older)).toString()).toBe(
       `${noticeLostClient}BEGIN;\nSELECT 1;\n\n\nCOMMIT;\n`,
     );
@@ -127,9 +129,35 @@ describe('nothing is committed', () => {
       beforeCommit: () => {
         throw new BackupError('not authentic', {code: 'DECRYPTION_FAILED', kind: 'integrity'});
       },
+      mayCommit,
     });
     const {released, error} = await tryFeed([Buffer.from('SELECT 1;\n')], refusing);
     expect(error).toMatchObject({code: 'DECRYPTION_FAILED'});
+    expect(released.toString()).not.toContain('COMMIT');
+  });
+
+  it('before psql has run the checks, nor when it has not', async () => {
+    let said = '';
+    let sayWhen = () => {};
+    const waiting = forPsql({
+      restrictToken: 'a',
+      beforeCommit: () => checks,
+      mayCommit: () => new Promise((resolve) => (sayWhen = resolve)),
+    });
+    waiting.on('data', (bytes: Buffer) => (said += bytes));
+    waiting.end('SELECT 1;\n');
+    await waitUntil(async () => said.includes(checks), {what: 'the checks'});
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(said).not.toContain('COMMIT');
+    sayWhen();
+    await waiting.toArray();
+    expect(said).toMatch(/\nCOMMIT;\n$/);
+
+    const mayCommit = () => Promise.reject(new Error('psql has gone'));
+    const failed = forPsql({restrictToken: 'a', beforeCommit: () => checks, mayCommit});
+    const {released, error} = await tryFeed([Buffer.from('SELECT 1;\n')], failed);
+    expect(error).toMatchObject({message: 'psql has gone'});
+    expect(released.toString()).toContain(checks);
     expect(released.toString()).not.toContain('COMMIT');
   });
 
@@ -146,6 +174,7 @@ describe('nothing is committed', () => {
         asked = true;
         return '';
       },
+      mayCommit,
     });
     const sink = new Writable({
       write(chunk: Buffer, _encoding, done) {

@@ -108,6 +108,21 @@ describe('a program at one end of a pipeline', () => {
     await stop();
   });
 
+  it('that is asked to say something: it says it, or has failed, or ended', async () => {
+    const run = (script: string) => {
+      const program = writeTo('sh', ['-c', script], {environment});
+      const said = program.printed('ready');
+      program.stream.on('error', () => undefined);
+      return {...program, said};
+    };
+    const good = run('echo "not ready"; read -r line; echo "$line"; cat >/dev/null');
+    good.stream.write('ready\n');
+    await good.said;
+    await pipeline(Readable.from([]), good.stream);
+    await expect(run('echo "not ready"; echo no >&2; exit 3').said).rejects.toMatchObject({exitCode: 3});
+    await expect(run('echo already').said).rejects.toThrow('sh ended without having said ready');
+  });
+
   it.each([
     ['fails', 'echo data; echo reason >&2; exit 3'],
     ['fails without output', 'exit 3'],
