@@ -52,6 +52,7 @@ export async function startPostgresProxy(
         other.destroySoon();
       });
       source.on('data', (bytes: Buffer) => {
+        if (about === undefined && isCancellation(bytes)) return void other.write(bytes);
         const isFirst = about === undefined;
         about ??= connectionTo(databaseOf(bytes));
         const text = isFirst ? '' : bytes.toString('latin1');
@@ -94,6 +95,11 @@ export async function startPostgresProxy(
       await closed;
     },
   };
+}
+
+/** What a program sends by a connection of its own when it is ended in the middle of a query (CancelRequest). */
+function isCancellation(bytes: Buffer): boolean {
+  return bytes.length === 16 && bytes.readUInt32BE(4) === 80877102;
 }
 
 /** The startup message: length, protocol, then names and values, each with a zero byte after it. */
