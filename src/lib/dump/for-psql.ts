@@ -1,6 +1,7 @@
 import type {Transform} from 'node:stream';
 import {BackupError} from '../errors.ts';
 import {quoteLiteral} from '../postgres/query.ts';
+import {optionalStatement} from './optional-statement.ts';
 import {scanStage} from './scan-stage.ts';
 import type {CopyStatement, DumpHandler} from './scanner.ts';
 import {tamperedHint} from './sql-lexer.ts';
@@ -115,12 +116,10 @@ function whereThereIsOne(line: Buffer): Buffer {
   );
 }
 
-/** A statement that may be refused for these reasons without harm. */
-function optional(statement: Buffer, harmless: string): Buffer {
-  const sql = statement.toString('latin1').trim();
-  // Its own text would end the quote.
-  if (sql.includes('$loma$')) return statement;
-  return Buffer.from(`DO $loma$ BEGIN ${sql} EXCEPTION WHEN ${harmless} THEN NULL; END $loma$;\n`, 'latin1');
+/** A line, or lines, that may be refused for these reasons without harm. */
+function optional(lines: Buffer, harmless: string): Buffer {
+  const sql = optionalStatement(lines.toString('latin1').trim(), harmless);
+  return sql === undefined ? lines : Buffer.from(`${sql}\n`, 'latin1');
 }
 
 function refuseCommand(line: Buffer): never {

@@ -6,6 +6,7 @@
 import {isReadable} from '../postgres/query.ts';
 import type {Decision, EntryRules, FilteredEntry} from './entry-filter.ts';
 import type {LeftOut} from './left-out.ts';
+import {optionalStatement} from './optional-statement.ts';
 import {groups} from './outline.ts';
 import type {CopyStatement} from './scanner.ts';
 import {I, keyOf, Q, unquote} from './sql-names.ts';
@@ -108,10 +109,9 @@ export class ManagedRules implements EntryRules {
 
   #extension(sql: string): Decision | undefined {
     const match = extensionPattern.exec(sql);
-    if (!match?.[1] || match[0].includes('$loma$')) return undefined;
+    if (!match?.[1] || optionalStatement(match[0], unavailable) === undefined) return undefined;
     this.extensions.push(unquote(match[1]));
-    const optional = (statement: string) =>
-      `DO $loma$ BEGIN ${statement} EXCEPTION WHEN ${unavailable} THEN NULL; END $loma$;`;
+    const optional = (statement: string) => optionalStatement(statement, unavailable) ?? statement;
     return {rewrite: (text) => text.replace(/^CREATE EXTENSION [^;]*;/m, optional)};
   }
 
