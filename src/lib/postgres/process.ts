@@ -8,7 +8,6 @@ import {spawn, spawnSync} from 'node:child_process';
 import {closeSync, constants, mkdtempSync, openSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
-import {createInterface} from 'node:readline';
 import type {Readable, Writable} from 'node:stream';
 import {ExecaError, execa, type ResultPromise} from 'execa';
 import type {BlockPool} from '../streams/block-pool.ts';
@@ -270,11 +269,16 @@ export interface WriteProcess extends ProcessStream<Writable> {
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
 export function writeTo(file: string, args: readonly string[], options: StreamOptions): WriteProcess {
   const child = execa(file, args, {...common(options), encoding: 'buffer', buffer: {stdout: false}});
-  const lines = createInterface({input: child.stdout as unknown as Readable});
+  const output = child.stdout as unknown as Readable;
+  // Whether somebody listens or not: a full pipe would hold the program up.
+  output.resume();
   const printed = (line: string) =>
     new Promise<void>((resolve, reject) => {
-      lines.on('line', (each) => {
-        if (each === line) resolve();
+      let latest = '\n';
+      output.on('data', (bytes: Buffer) => {
+        latest += bytes.toString('latin1');
+        if (latest.includes(`\n${line}\n`)) resolve();
+        latest = latest.slice(-line.length - 1);
       });
       child.then(() => reject(new Error(`${path.basename(file)} ended without having said ${line}`)), reject);
     });
