@@ -30,10 +30,10 @@ describe('the package', () => {
   test('holds the built program and its documents: no source, no test, no executable of one platform', () => {
     const paths = packed.files.map((file) => file.path);
     expect(paths).toEqual(
-      expect.arrayContaining(['bin/run.js', 'dist/main.js', 'oclif.manifest.json', 'package.json']),
+      expect.arrayContaining(['bin/run.js', 'bin/v8-flags.js', 'dist/main.js', 'oclif.manifest.json', 'package.json']),
     );
     const allowed =
-      /^(bin\/run\.js|dist\/.+\.js|dist\/THIRD-PARTY-LICENSES\.txt|dist\/sbom\.cdx\.json|docs\/[^/]+\.(md|svg)|examples\/.+|oclif\.manifest\.json|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/;
+      /^(bin\/(run|v8-flags)\.js|dist\/.+\.js|dist\/THIRD-PARTY-LICENSES\.txt|dist\/sbom\.cdx\.json|docs\/[^/]+\.(md|svg)|examples\/.+|oclif\.manifest\.json|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/;
     expect(paths.filter((file) => !allowed.test(file))).toEqual([]);
   });
 

@@ -530,6 +530,23 @@ describe('half-way', () => {
     await proxy.stop();
   });
 
+  test('it is interrupted in the moment of the COMMIT: what came of it is unknown, and that is said', async () => {
+    const proxy = await startPostgresProxy(
+      postgres,
+      ({from, text}) => from === 'client' && /^Q.{4}COMMIT;/s.test(text),
+    );
+    const controller = new AbortController();
+    const failure = failing({target: connectionTo(proxy.url(target.name))}, {signal: controller.signal});
+    await proxy.stopped;
+    controller.abort(new BackupError('Interrupted', {code: 'INTERRUPTED', kind: 'interrupted'}));
+    expect(await failure).toMatchObject({
+      code: 'RESTORE_FAILED',
+      exitCode: 3,
+      reason: expect.stringContaining('may hold the backup or be as it was'),
+    });
+    await proxy.stop();
+  });
+
   test('the download breaks off: it goes on, and the restore is complete', async () => {
     const remote = await testStore('s3');
     for (const each of [backupKey, manifestName()]) await remote.store.create(each, await contentOf(place.store, each));

@@ -1,10 +1,11 @@
 /** Compression codecs. One is chosen by name to write, and found by the key's suffix to read. */
-import type {Duplex, Transform} from 'node:stream';
-import {createGunzip, createZstdDecompress, gzip} from 'node:zlib';
+import type {Duplex} from 'node:stream';
+import {createGunzip, gzip} from 'node:zlib';
 import type {CompressionName} from '../config.ts';
 import {BackupError, codeOf, messageOf} from '../errors.ts';
 import type {BlockPool} from '../streams/block-pool.ts';
 import {compressBlocks} from './block-compressor.ts';
+import {zstdDecompressor} from './zstd-decompressor.ts';
 import {zstdFrames} from './zstd-frames.ts';
 
 export interface Codec {
@@ -12,7 +13,7 @@ export interface Codec {
   /** A fresh stage that compresses. @param pool see `compressBlocks` */
   compress(pool?: BlockPool): Duplex;
   /** A fresh stage that decompresses, and fails when the stream is damaged or cut off. */
-  decompress(): Transform;
+  decompress(): Duplex;
 }
 
 /**
@@ -40,7 +41,7 @@ export const codecs: Readonly<Record<CompressionName, Codec>> = {
   zstd: {
     name: 'zstd',
     compress: (pool) => compressBlocks(zstdFrames(zstdLevel), pool),
-    decompress: () => createZstdDecompress({chunkSize}),
+    decompress: zstdDecompressor,
   },
 };
 

@@ -1,5 +1,5 @@
 /** psql as a sink, and what is asked of the target at the end of a restore. */
-import {BackupError, interruption} from '../errors.ts';
+import {BackupError, interruption, messageOf} from '../errors.ts';
 import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
 import {lockTableHint} from '../postgres/lock-table.ts';
 import {describeFailure, processFailure, quotedMark, type WriteProcess, writeTo} from '../postgres/process.ts';
@@ -12,8 +12,11 @@ export interface ExpectedRows {
   rows: number;
 }
 
-/** Terse: the detail and context of an error quote rows (`Key (ssn)=(…)`, `COPY patients, line 3: …`), which are PHI. */
-const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse'];
+/**
+ * Terse: the detail and context of an error quote rows (`Key (ssn)=(…)`, `COPY patients, line 3: …`), which are PHI. What queries give is
+ * thrown away; `\echo` goes to standard output all the same.
+ */
+const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse', '-o', '/dev/null'];
 
 /**
  * Starts psql for a load. It must be given its own BEGIN and COMMIT (see `forPsql`): input that ends without a COMMIT,
@@ -159,7 +162,7 @@ function loadHint(reason: string): string {
 }
 
 /**
- * The error for a pipeline whose psql failed; undefined if it was something else that failed.
+ * The error for a pipeline whose psql failed; undefined if it was something else that failed, before the COMMIT.
  * @param isCommitting COMMIT was sent already
  * @param aftermath what is so now, for a database that is thrown away after a failure
  */
@@ -170,10 +173,11 @@ export function loadError(
   aftermath?: string,
 ): BackupError | undefined {
   const failure = processFailure(error);
-  if (!failure) return undefined;
+  // Whatever it was that ended a COMMIT: its outcome is what there is to say.
+  if (!failure && !isCommitting) return undefined;
   const interrupted = interruption(session.signal);
   if (interrupted && !isCommitting) return interrupted;
-  const reason = describeFailure(failure);
+  const reason = failure ? describeFailure(failure) : messageOf(error);
   const rowCount = new RegExp(`${rowCountMark}: (.*?)"?$`, 'm').exec(reason)?.[1];
   // An error of the server says that it rolled back; silence after COMMIT was sent says nothing.
   const isUnknown = isCommitting && aftermath === undefined && !/ERROR: /.test(reason);

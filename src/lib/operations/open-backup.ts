@@ -1,5 +1,5 @@
 /** From a stored backup to its plain dump: the first half of a restore, and of every check. */
-import {type Readable, type Transform, Writable} from 'node:stream';
+import {type Duplex, type Readable, Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import type {Backup} from '../catalog/backups.ts';
 import {type DocumentReading, fitsDataKeySeal, type Manifest} from '../catalog/manifest.ts';
@@ -96,7 +96,7 @@ function manifestError(key: string, reason: string): BackupError {
 
 export interface PlainDump {
   /** Download, open, decompress, no more than was promised: to be put at the start of a pipeline. */
-  stages: [Readable, Measure, ...Transform[]];
+  stages: [Readable, Measure, ...Duplex[]];
   /** Of a backup of the older procedure: see `OpenableBackup`. */
   authenticatedBy: EncryptionKey | undefined;
   /**

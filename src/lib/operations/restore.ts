@@ -369,8 +369,9 @@ export async function load(
   const psql = startLoad(session);
   let isCommitting = false;
   let checked: Promise<void> | undefined;
+  const restrictToken = knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined;
   const filter = forPsql({
-    restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
+    restrictToken,
     searchPath,
     beforeCommit() {
       dump.check(inspector.inspection);
@@ -378,7 +379,9 @@ export async function load(
       // Nothing in the dump can say this.
       const word = randomBytes(16).toString('hex');
       checked = psql.printed(word);
-      return `${rowCountChecks(heldBy(filters, inspector.inspection.contents.tables))}\nSELECT '${word}';`;
+      // Nothing of the dump comes after this.
+      const unrestrict = restrictToken === undefined ? '' : `\\unrestrict ${restrictToken}\n`;
+      return `${rowCountChecks(heldBy(filters, inspector.inspection.contents.tables))}\n${unrestrict}\\echo ${word}`;
     },
     async mayCommit() {
       await checked;
@@ -391,9 +394,8 @@ export async function load(
   } catch (error) {
     await psql.stop();
     const interrupted = isCommitting ? undefined : interruption(signal);
-    throw (
-      interrupted ?? loadError(error, session, isCommitting, aftermath) ?? dump.translate(error) ?? asBackupError(error)
-    );
+    const failure = interrupted ?? loadError(error, session, isCommitting, aftermath);
+    throw failure ?? dump.translate(error) ?? asBackupError(error);
   }
   for (const step of ['download', 'load']) observer({type: 'finished', step});
   return inspector.inspection;
