@@ -203,7 +203,8 @@ describe('a decompression bomb, sealed with the right key', () => {
     async (compression) => {
       const suffix = compression === 'gzip' ? '.gz.encrypted' : '.zst.encrypted';
       const name = [...originals.keys()].find((one) => one.endsWith(suffix) && !one.includes('2024-')) ?? '';
-      const block = Buffer.alloc(16 << 20, '-- \n');
+      // As much as a frame of ours holds: longer ones are refused unread.
+      const block = Buffer.alloc(1 << 20, '-- \n');
       const member = compression === 'gzip' ? gzipSync(block) : zstdCompressSync(block);
       function* members() {
         for (let total = 0; total < bytes; total += block.length) yield member;
