@@ -5,7 +5,7 @@
  * Every step (or group of steps that run at the same time) is a small list of its own, one after another, so that
  * between two of them the terminal is free for a question.
  */
-import type {ListrTask} from 'listr2';
+import type {Listr, ListrTask} from 'listr2';
 import type {Observer, ProgressEvent, Step} from '../lib/observer.ts';
 import {formatBytes, formatDuration, printable} from './format.ts';
 
@@ -182,22 +182,7 @@ export class ProgressView {
     const children: ListrTask[] =
       group === undefined
         ? tasks
-        : [
-            {
-              title: group,
-              task: (_context, task) => {
-                const list = task.newListr(tasks, {concurrent: true, exitOnError: false});
-                const run = list.run.bind(list);
-                // All of its steps are shown, and listr2 would then tick off the group, whatever became of them.
-                list.run = async (context) => {
-                  const result = await run(context);
-                  if (list.tasks.some((each) => each.hasFailed())) throw new Error('see below');
-                  return result;
-                };
-                return list;
-              },
-            },
-          ];
+        : [{title: group, task: (_context, task) => failingWithItsSteps(task.newListr(tasks, groupOptions))}];
     const common = {concurrent: false, exitOnError: false, registerSignalListeners: false} as const;
     const list = this.#isTree
       ? new Listr(children, {
@@ -214,4 +199,18 @@ export class ProgressView {
       : new Listr(children, {...common, renderer: 'simple', rendererOptions: {logger}});
     await list.run().catch(() => undefined);
   }
+}
+
+/** All steps of a group are shown, whichever of them fails. */
+const groupOptions = {concurrent: true, exitOnError: false} as const;
+
+/** Of itself, listr2 ticks off a group all of whose steps were tried, whatever became of them. */
+function failingWithItsSteps(group: Listr): Listr {
+  const run = group.run.bind(group);
+  group.run = async (context) => {
+    const result = await run(context);
+    if (group.tasks.some((step) => step.hasFailed())) throw new Error('see below');
+    return result;
+  };
+  return group;
 }

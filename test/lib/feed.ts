@@ -53,6 +53,11 @@ export function bytewise(bytes: Buffer): Buffer[] {
 /** Places to cut at. */
 export const cutPlaces = fc.array(fc.nat(), {maxLength: 40});
 
+/** Rows of a table, as COPY writes them. */
+export function text(length: number): Buffer {
+  return Buffer.from('patient\t42\t\\N\n'.repeat(length / 14 + 1)).subarray(0, length);
+}
+
 /** Bytes that look random and are the same in every run. */
 export function noise(length: number, seed = 1): Buffer {
   const bytes = Buffer.allocUnsafe(length);

@@ -1,5 +1,7 @@
 import {Duplex} from 'node:stream';
+import {promisify} from 'node:util';
 import {zstdDecompress} from 'node:zlib';
+import {messageOf} from '../errors.ts';
 import {blockBytes} from '../streams/block-pool.ts';
 
 /** Of what a frame holds, and of a frame itself, in bytes. Ours hold 1 MiB; longer ones are no backup of this program's. */
@@ -10,6 +12,8 @@ const chunkSize = blockBytes + 4096;
 const concurrency = 3;
 
 const magic = 0xfd2fb528;
+
+const decompress = promisify(zstdDecompress);
 
 /**
  * A fresh stage that decompresses frames of zstd, one after another, each by itself: Node's own stream ends after a frame that input
@@ -65,13 +69,12 @@ export function zstdDecompressor(): Duplex {
   return stage;
 }
 
-function decompressed(frame: Buffer): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    zstdDecompress(frame, {chunkSize, maxOutputLength: mostBytes}, (error, bytes) => {
-      if (error) reject(damaged(error.message));
-      else resolve(bytes);
-    });
-  });
+async function decompressed(frame: Buffer): Promise<Buffer> {
+  try {
+    return await decompress(frame, {chunkSize, maxOutputLength: mostBytes});
+  } catch (error) {
+    throw damaged(messageOf(error));
+  }
 }
 
 function damaged(message: string): Error {

@@ -14,8 +14,9 @@ interface Compressor {
 }
 
 /**
- * Compresses each block as a frame of its own (RFC 8878, 3.1); where a frame ends exactly with an output buffer, an empty one follows it. Compressors are used again and again: Node's `zstdCompress` makes one for
- * every block, with tables and buffers that V8 collects its garbage for.
+ * Compresses each block as a frame of its own (RFC 8878, 3.1); where a frame ends exactly with an output buffer, an empty one follows it.
+ * Compressors are used again and again: Node's `zstdCompress` makes one for every block, with tables and buffers that V8 collects its
+ * garbage for.
  */
 export function zstdFrames(level: number): CompressBlock {
   const idle: Compressor[] = [];

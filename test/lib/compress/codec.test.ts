@@ -4,11 +4,10 @@ import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
 import {codecs, decompressionError} from '../../../src/lib/compress/codec.ts';
 import {BackupError} from '../../../src/lib/errors.ts';
-import {cut, cutPlaces, feed, noise, tryFeed} from '../feed.ts';
+import {cut, cutPlaces, feed, noise, text, tryFeed} from '../feed.ts';
 
 const readers = {gzip: gunzipSync, zstd: zstdDecompressSync};
 const hasProgram = (name: string) => spawnSync(name, ['--version']).status === 0;
-const text = (length: number) => Buffer.from('patient\t42\t\\N\n'.repeat(length / 14 + 1)).subarray(0, length);
 
 describe.each([codecs.gzip, codecs.zstd])('the codec $name', (codec) => {
   const read = readers[codec.name];

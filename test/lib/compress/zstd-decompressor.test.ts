@@ -4,10 +4,9 @@ import fc from 'fast-check';
 import {decompressionError} from '../../../src/lib/compress/codec.ts';
 import {zstdDecompressor} from '../../../src/lib/compress/zstd-decompressor.ts';
 import {blockBytes} from '../../../src/lib/streams/block-pool.ts';
-import {cut, feed, noise, tryFeed} from '../feed.ts';
+import {cut, feed, noise, text, tryFeed} from '../feed.ts';
 
 const withChecksum = {params: {[constants.ZSTD_c_checksumFlag]: 1}};
-const text = (length: number) => Buffer.from('1\tAda\tO+\n'.repeat(length / 9 + 1)).subarray(0, length);
 
 /** With and without a checksum; of whole blocks, of few bytes, and of none; with blocks of all types. */
 const plains = [
