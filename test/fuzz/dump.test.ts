@@ -50,7 +50,7 @@ async function outcomeOf(chunks: Iterable<Buffer>): Promise<Outcome> {
 async function forPsqlOf(chunks: Iterable<Buffer>): Promise<{text: string | undefined; code: string | undefined}> {
   const {released, error} = await tryFeed(
     chunks,
-    forPsql({restrictToken: 'aB3', beforeCommit: () => 'SELECT 42;', mayCommit: async () => {}}),
+    forPsql({restrictToken: 'aB3', beforeCommit: () => 'SELECT 42;', lastWord: 'w', mayCommit: async () => {}}),
   );
   if (error === undefined) return {text: released.toString('latin1'), code: undefined};
   expect(error).toBeInstanceOf(BackupError);

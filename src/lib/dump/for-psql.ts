@@ -23,7 +23,9 @@ export interface ForPsqlOptions {
    * Called when everything before this stage has ended well, so when the whole backup was authentic.
    */
   beforeCommit: () => string;
-  /** Is kept when psql has run that SQL; broken, when it has not. Only then COMMIT is said. */
+  /** What psql prints when it has run that SQL. Random: nothing in the dump can say it. */
+  lastWord: string;
+  /** Is kept when psql has said the last word; broken, when it has not. Only then COMMIT is said. */
   mayCommit: () => Promise<void>;
 }
 
@@ -40,7 +42,7 @@ export interface ForPsqlOptions {
  * server's own older clients are not always at hand.
  * @throws (the stream) BackupError DUMP_UNREADABLE when the dump holds a psql command
  */
-export function forPsql({restrictToken, searchPath, beforeCommit, mayCommit}: ForPsqlOptions): Transform {
+export function forPsql({restrictToken, searchPath, beforeCommit, lastWord, mayCommit}: ForPsqlOptions): Transform {
   let out: Buffer[] = [];
   const keep = (bytes: Buffer) => void out.push(bytes);
   const drop = () => undefined;
@@ -71,7 +73,9 @@ export function forPsql({restrictToken, searchPath, beforeCommit, mayCommit}: Fo
     return bytes;
   };
   const stage = scanStage(handler, take, () => {
-    keep(Buffer.from(`\n${beforeCommit()}\n`));
+    // Nothing of the dump comes after this.
+    const unrestrict = restrictToken === undefined ? '' : `\\unrestrict ${restrictToken}\n`;
+    keep(Buffer.from(`\n${beforeCommit()}\n${unrestrict}\\echo ${lastWord}\n`));
     return mayCommit().then(() => keep(Buffer.from('COMMIT;\n')));
   });
   stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}${noticeLostClient}BEGIN;\n`);

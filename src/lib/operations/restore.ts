@@ -369,19 +369,16 @@ export async function load(
   const psql = startLoad(session);
   let isCommitting = false;
   let checked: Promise<void> | undefined;
-  const restrictToken = knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined;
+  const lastWord = randomBytes(16).toString('hex');
   const filter = forPsql({
-    restrictToken,
+    restrictToken: knowsRestrict(session.psql.version) ? randomBytes(32).toString('hex') : undefined,
     searchPath,
+    lastWord,
     beforeCommit() {
       dump.check(inspector.inspection);
       for (const {check} of filters) check();
-      // Nothing in the dump can say this.
-      const word = randomBytes(16).toString('hex');
-      checked = psql.printed(word);
-      // Nothing of the dump comes after this.
-      const unrestrict = restrictToken === undefined ? '' : `\\unrestrict ${restrictToken}\n`;
-      return `${rowCountChecks(heldBy(filters, inspector.inspection.contents.tables))}\n${unrestrict}\\echo ${word}`;
+      checked = psql.printed(lastWord);
+      return rowCountChecks(heldBy(filters, inspector.inspection.contents.tables));
     },
     async mayCommit() {
       await checked;

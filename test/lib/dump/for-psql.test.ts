@@ -19,7 +19,10 @@ const harmless: Partial<Record<Piece['kind'], string>> = {
 };
 const tablespace = `SELECT pg_catalog.set_config('default_tablespace', coalesce((SELECT spcname FROM pg_catalog.pg_tablespace WHERE spcname = 'Fast; Disk''s' AND pg_catalog.has_tablespace_privilege(oid, 'CREATE')), ''), false);\n`;
 const mayCommit = async () => {};
-const stage = () => forPsql({restrictToken: 'tok3n', beforeCommit: () => checks, mayCommit});
+const lastWord = 'w0rd';
+const stage = () => forPsql({restrictToken: 'tok3n', beforeCommit: () => checks, lastWord, mayCommit});
+/** What comes after the checks. */
+const ending = '\\unrestrict tok3n\n\\echo w0rd\nCOMMIT;\n';
 
 describe('what psql gets to see', () => {
   it('is the dump without its own restrict and transaction lines, in one restricted transaction', async () => {
@@ -37,7 +40,7 @@ describe('what psql gets to see', () => {
           return `DO $loma$ BEGIN ${sql.trim()} EXCEPTION WHEN ${reasons} THEN NULL; END $loma$;\n`;
         };
         expect(seen.toString()).toBe(
-          `\\restrict tok3n\n${noticeLostClient}BEGIN;\n${kept.map(text).join('')}\n${checks}\nCOMMIT;\n`,
+          `\\restrict tok3n\n${noticeLostClient}BEGIN;\n${kept.map(text).join('')}\n${checks}\n${ending}`,
         );
       }),
       {numRuns: 150},
@@ -52,16 +55,22 @@ describe('what psql gets to see', () => {
   it('has the search path that is asked for in the place of none', async () => {
     const text = "SELECT pg_catalog.set_config('search_path', '', false);\n";
     expect((await feed([Buffer.from(text)], stage())).toString()).toContain(`BEGIN;\n${text}`);
-    const other = forPsql({restrictToken: undefined, searchPath: `"it's", public`, beforeCommit: () => '', mayCommit});
+    const other = forPsql({
+      restrictToken: undefined,
+      searchPath: `"it's", public`,
+      beforeCommit: () => '',
+      lastWord,
+      mayCommit,
+    });
     expect((await feed(bytewise(Buffer.from(text)), other)).toString()).toContain(
       `BEGIN;\nSELECT pg_catalog.set_config('search_path', '"it''s", public', false);\n`,
     );
   });
 
   it('begins without \\restrict for a psql that does not know it', async () => {
-    const older = forPsql({restrictToken: undefined, beforeCommit: () => '', mayCommit});
+    const older = forPsql({restrictToken: undefined, beforeCommit: () => '', lastWord, mayCommit});
     expect((await feed([Buffer.from('SELECT 1;\n')], older)).toString()).toBe(
-      `${noticeLostClient}BEGIN;\nSELECT 1;\n\n\nCOMMIT;\n`,
+      `${noticeLostClient}BEGIN;\nSELECT 1;\n\n\n\\echo w0rd\nCOMMIT;\n`,
     );
   });
 
@@ -98,7 +107,7 @@ describe('what psql gets to see', () => {
 
   it('is committed for an empty dump only after its checks', async () => {
     expect((await feed([], stage())).toString()).toBe(
-      `\\restrict tok3n\n${noticeLostClient}BEGIN;\n\n${checks}\nCOMMIT;\n`,
+      `\\restrict tok3n\n${noticeLostClient}BEGIN;\n\n${checks}\n${ending}`,
     );
   });
 });
@@ -129,6 +138,7 @@ describe('nothing is committed', () => {
       beforeCommit: () => {
         throw new BackupError('not authentic', {code: 'DECRYPTION_FAILED', kind: 'integrity'});
       },
+      lastWord,
       mayCommit,
     });
     const {released, error} = await tryFeed([Buffer.from('SELECT 1;\n')], refusing);
@@ -142,6 +152,7 @@ describe('nothing is committed', () => {
     const waiting = forPsql({
       restrictToken: 'a',
       beforeCommit: () => checks,
+      lastWord,
       mayCommit: () => new Promise((resolve) => (sayWhen = resolve)),
     });
     waiting.on('data', (bytes: Buffer) => (said += bytes));
@@ -154,7 +165,7 @@ describe('nothing is committed', () => {
     expect(said).toMatch(/\nCOMMIT;\n$/);
 
     const mayCommit = () => Promise.reject(new Error('psql has gone'));
-    const failed = forPsql({restrictToken: 'a', beforeCommit: () => checks, mayCommit});
+    const failed = forPsql({restrictToken: 'a', beforeCommit: () => checks, lastWord, mayCommit});
     const {released, error} = await tryFeed([Buffer.from('SELECT 1;\n')], failed);
     expect(error).toMatchObject({message: 'psql has gone'});
     expect(released.toString()).toContain(checks);
@@ -174,6 +185,7 @@ describe('nothing is committed', () => {
         asked = true;
         return '';
       },
+      lastWord,
       mayCommit,
     });
     const sink = new Writable({
