@@ -55,7 +55,7 @@ export function backupSummary(result: BackupResult): string {
 
 export function restoreSummary(result: RestoreResult, more: [string, string][] = []): string {
   const counted =
-    result.uncountedTables.length === 0 ? 'every table counted in the target' : 'counted where they can be seen';
+    result.uncountedTables?.length === 0 ? 'every table counted in the target' : 'counted where they can be seen';
   const summary = facts('Restore complete', [
     ['Backup key', result.key],
     ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],

@@ -339,6 +339,9 @@ describe('a verification', () => {
       const ending = await runAndSignal(args, environmentOf(home), folders, moment);
       expectFittingEnd(ending, moment.signal);
       await untilNoProcessNames('loma_verify_', folders.root);
+      // The server goes on making a database when the one who asked for it was killed.
+      const asking = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'loma-backup'`;
+      await waitUntil(async () => (await runSql(postgres.adminUrl, asking)) === '0', {what: 'sessions to end'});
       expect(await folders.files()).toEqual([]);
       await expectBackupUntouched();
       const left = await scratchDatabases();

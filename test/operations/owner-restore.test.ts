@@ -1,5 +1,6 @@
 import {randomBytes} from 'node:crypto';
 import {afterAll, beforeAll, describe, expect, it} from '@jest/globals';
+import type {Observer} from '../../src/lib/observer.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {list} from '../../src/lib/operations/list.ts';
 import {restore} from '../../src/lib/operations/restore.ts';
@@ -10,6 +11,7 @@ import {
   connectionTo,
   keySettings,
   newKey,
+  restoreSettings,
   runtime,
   type TestStore,
   testStore,
@@ -67,6 +69,20 @@ describe('an owner that is no superuser, as on a managed server', () => {
     );
     expect(result.uncountedTables).toEqual(['public.secret_table']);
     expect(await target.query('SELECT count(*) FROM secret_table')).toBe('10');
+  });
+
+  it('is told so after an interruption of ANALYZE, too', async () => {
+    const controller = new AbortController();
+    const observer: Observer = (event) => {
+      if (event.type === 'started' && event.step === 'analyze') controller.abort();
+    };
+    const result = await restore(
+      restoreSettings({target: postgres.url(target.name, {user: role, password: 'owner'}), store, key}),
+      async () => true,
+      runtime({observer, signal: controller.signal}),
+    );
+    expect(result.uncountedTables).toEqual(['public.secret_table']);
+    expect(result.warnings).toContainEqual(expect.stringContaining('ANALYZE was not run to its end'));
   });
 
   it('is warned of tables in the target that the backup does not hold', async () => {

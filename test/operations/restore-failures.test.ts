@@ -7,7 +7,7 @@ import {PassThrough, Writable} from 'node:stream';
 import {afterAll, afterEach, beforeAll, beforeEach, describe, expect, test} from '@jest/globals';
 import {execa} from 'execa';
 import {BackupError} from '../../src/lib/errors.ts';
-import type {ProgressEvent} from '../../src/lib/observer.ts';
+import type {Observer, ProgressEvent} from '../../src/lib/observer.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {extract} from '../../src/lib/operations/extract.ts';
 import {type RestoreSettings, restore} from '../../src/lib/operations/restore.ts';
@@ -15,7 +15,7 @@ import type {Runtime} from '../../src/lib/operations/runtime.ts';
 import {clinicSql} from '../support/clinic.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {contentsOf, rowDigests, runningClients} from '../support/dumps.ts';
-import {startPostgresProxy} from '../support/postgres-proxy.ts';
+import {type ProxiedMessage, startPostgresProxy} from '../support/postgres-proxy.ts';
 import {createDatabase, runSql, startPostgres} from '../support/postgres-server.ts';
 import {startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
@@ -530,21 +530,45 @@ describe('half-way', () => {
     await proxy.stop();
   });
 
-  test('it is interrupted in the moment of the COMMIT: what came of it is unknown, and that is said', async () => {
-    const proxy = await startPostgresProxy(
-      postgres,
-      ({from, text}) => from === 'client' && /^Q.{4}COMMIT;/s.test(text),
-    );
-    const controller = new AbortController();
-    const failure = failing({target: connectionTo(proxy.url(target.name))}, {signal: controller.signal});
-    await proxy.stopped;
-    controller.abort(new BackupError('Interrupted', {code: 'INTERRUPTED', kind: 'interrupted'}));
-    expect(await failure).toMatchObject({
-      code: 'RESTORE_FAILED',
-      exitCode: 3,
-      reason: expect.stringContaining('may hold the backup or be as it was'),
+  describe('in the moment of the COMMIT', () => {
+    const isCommit = ({from, text}: ProxiedMessage) => from === 'client' && /^Q.{4}COMMIT;/s.test(text);
+
+    test('it is interrupted: the end of the COMMIT is waited for, and told', async () => {
+      const other = await createDatabase(postgres, {sql: 'CREATE TABLE secrets (id int)'});
+      const proxy = await startPostgresProxy(postgres, isCommit);
+      const controller = new AbortController();
+      const warnings: string[] = [];
+      const observer: Observer = (event) => {
+        if (event.type === 'warning') warnings.push(event.message);
+      };
+      const result = restoring({target: connectionTo(proxy.url(other.name))}, {signal: controller.signal, observer});
+      await proxy.stopped;
+      controller.abort(new BackupError('Interrupted', {code: 'INTERRUPTED', kind: 'interrupted'}));
+      expect(warnings).toEqual(['the COMMIT is under way, and its end is waited for']);
+      proxy.release();
+      expect(await result).toMatchObject({
+        uncountedTables: [],
+        warnings: [
+          expect.stringContaining('secrets'),
+          expect.stringMatching(/^the restore is complete, but ANALYZE was not run to its end/),
+        ],
+      });
+      expect(await rowDigests(other)).toEqual({...(await rowDigests(clinic)), 'public.secrets': expect.anything()});
+      await proxy.stop();
+      await other.drop();
     });
-    await proxy.stop();
+
+    test('the connection is lost: what came of it is unknown, and that is said', async () => {
+      const proxy = await startPostgresProxy(postgres, isCommit);
+      const failure = failing({target: connectionTo(proxy.url(target.name))});
+      await proxy.stopped;
+      await proxy.stop();
+      expect(await failure).toMatchObject({
+        code: 'RESTORE_FAILED',
+        exitCode: 3,
+        reason: expect.stringContaining('may hold the backup or be as it was'),
+      });
+    });
   });
 
   test('the download breaks off: it goes on, and the restore is complete', async () => {

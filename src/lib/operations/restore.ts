@@ -74,8 +74,8 @@ export interface RestoreResult {
   rows: number;
   dumpBytes: number;
   durationMs: number;
-  /** Tables whose rows could not be counted, because row-level security hides them from this role. */
-  uncountedTables: string[];
+  /** Tables whose rows could not be counted, because row-level security hides them from this role; undefined: not known. */
+  uncountedTables: string[] | undefined;
   /** Key of the backup that was taken of the target before it was overwritten. */
   safetyBackup: string | undefined;
   /** What was not restored, on purpose. */
@@ -253,7 +253,7 @@ function noSafetyBackup(): BackupError {
 
 /**
  * What is left to do when the restore is committed. It stays restored, whatever fails or is interrupted here.
- * @returns tables whose rows could not be counted
+ * @returns tables whose rows could not be counted; undefined when it could not be asked which ones
  */
 export async function finishRestored(
   session: Session,
@@ -261,33 +261,44 @@ export async function finishRestored(
   {isPart, filters, tablespaces}: {isPart: boolean; filters: readonly LoadFilter[]; tablespaces: readonly string[]},
   observer: Observer,
   warn: (message: string) => void,
-): Promise<string[]> {
-  try {
-    const names = tables.map(({table}) => table);
-    const hidden = await hiddenTables(session, names.filter(isReadable));
-    const uncounted = [...hidden, ...names.filter((name) => !isReadable(name))];
-    if (uncounted.length > 0) {
-      warn(
-        `rows not counted in the target, because they are hidden from this role or their names cannot be read: ${uncounted.join(', ')}`,
-      );
+): Promise<string[] | undefined> {
+  const names = tables.map(({table}) => table);
+  // Short questions, whose answers are part of the result: they are asked after an interruption, too.
+  const asking = {...session, signal: undefined};
+  const orWarn = async <T>(what: string, work: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      return await work();
+    } catch (error) {
+      warn(`the restore is complete, but ${what}: ${messageOf(error)}`);
+      return undefined;
     }
-    const foreign = isPart ? [] : await otherTables(session, names);
+  };
+  const uncounted = await orWarn('it could not be asked which rows are hidden from this role', async () => [
+    ...(await hiddenTables(asking, names.filter(isReadable))),
+    ...names.filter((name) => !isReadable(name)),
+  ]);
+  if (uncounted?.length) {
+    warn(
+      `rows not counted in the target, because they are hidden from this role or their names cannot be read: ${uncounted.join(', ')}`,
+    );
+  }
+  await orWarn('it could not be asked what else the target holds', async () => {
+    const foreign = isPart ? [] : await otherTables(asking, names);
     if (foreign.length > 0) {
       warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
     }
-    const elsewhere = isPart ? [] : await missingTablespaces(session, tablespaces);
+    const elsewhere = isPart ? [] : await missingTablespaces(asking, tablespaces);
     if (elsewhere.length > 0) {
       warn(
         `no such tablespace, or not for this role; what lay in it is where the database lies: ${elsewhere.join(', ')}`,
       );
     }
     for (const filter of filters) await filter.settle?.();
-    await asStep(observer, 'analyze', () => analyze(session, isPart ? names.filter(isReadable) : undefined));
-    return uncounted;
-  } catch (error) {
-    warn(`the restore is complete, but ANALYZE was not run to its end (run it by hand): ${messageOf(error)}`);
-    return [];
-  }
+  });
+  await orWarn('ANALYZE was not run to its end (run it by hand)', () =>
+    asStep(observer, 'analyze', () => analyze(session, isPart ? names.filter(isReadable) : undefined)),
+  );
+  return uncounted;
 }
 
 /** Finds the backup that is meant, and sees to it that it can be opened. */
@@ -366,8 +377,16 @@ export async function load(
       observer({type: 'progress', step: 'load', bytes, ...(dumpBytes === undefined ? {} : {totalBytes: dumpBytes})}),
     options,
   );
-  const psql = startLoad(session);
+  const psql = startLoad({...session, signal: undefined});
   let isCommitting = false;
+  // When COMMIT was said its end is waited for: of one that is broken off nobody knows what came of it.
+  const stopping = new AbortController();
+  const stop = () => {
+    if (!isCommitting || aftermath !== undefined) stopping.abort(signal?.reason);
+    else observer({type: 'warning', message: 'the COMMIT is under way, and its end is waited for'});
+  };
+  if (signal?.aborted) stop();
+  signal?.addEventListener('abort', stop);
   let checked: Promise<void> | undefined;
   const lastWord = randomBytes(16).toString('hex');
   const filter = forPsql({
@@ -387,12 +406,14 @@ export async function load(
   });
   try {
     const stages = filters.map(({stage}) => stage);
-    await pipeline([...dump.stages, inspector, ...stages, filter, psql.stream], signal ? {signal} : {});
+    await pipeline([...dump.stages, inspector, ...stages, filter, psql.stream], {signal: stopping.signal});
   } catch (error) {
     await psql.stop();
     const interrupted = isCommitting ? undefined : interruption(signal);
     const failure = interrupted ?? loadError(error, session, isCommitting, aftermath);
     throw failure ?? dump.translate(error) ?? asBackupError(error);
+  } finally {
+    signal?.removeEventListener('abort', stop);
   }
   for (const step of ['download', 'load']) observer({type: 'finished', step});
   return inspector.inspection;
