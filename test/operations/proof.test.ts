@@ -142,7 +142,9 @@ describe('a restored database that is the same', () => {
   it('is proved when the columns of an inheritance child come back in another order', async () => {
     const {proof} = await restored(
       `CREATE TABLE parent (a int); CREATE TABLE child (b text) INHERITS (parent); ALTER TABLE parent ADD COLUMN "C c" int;
-       INSERT INTO child VALUES (1, 'one', 10), (2, 'two', 20)`,
+       INSERT INTO child VALUES (1, 'one', 10), (2, 'two', 20);
+       CREATE TABLE parent2 (a int); CREATE TABLE child2 (z regclass) INHERITS (parent2); ALTER TABLE parent2 ADD COLUMN b int;
+       INSERT INTO child2 VALUES (1, 'child2', 2)`,
     );
     const {differences, notes} = await proof();
     expect(differences).toEqual([]);

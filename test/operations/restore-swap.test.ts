@@ -155,6 +155,16 @@ describe('a swap', () => {
     expect(warnings).toEqual([expect.stringContaining("target's encoding is LATIN1")]);
   });
 
+  test('keeps a NULL in an array a NULL, also where the database reads it as a text', async () => {
+    const arrays = await createDatabase(postgres, {sql: `CREATE TABLE a AS SELECT ARRAY['x', NULL] AS a`});
+    const place = await testStore('directory');
+    await backup(backupSettings({database: arrays.url, store: place, key}), runtime());
+    await onTarget(`ALTER DATABASE ${quote(name)} SET array_nulls = off`);
+    await swapping({store: place.settings});
+    expect(await onTarget('SELECT a[2] IS NULL FROM a')).toBe('t');
+    await place.dispose();
+  });
+
   test('ends the sessions on the old one, also of somebody who comes back at once', async () => {
     let isOver = false;
     const sleeping = onTarget('BEGIN; UPDATE patients SET name = $$lost$$; SELECT pg_sleep(300)').catch((error) =>

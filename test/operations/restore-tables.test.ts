@@ -182,8 +182,8 @@ describe('some tables of a backup', () => {
     for (const object of [
       'view billing.overview depends on public.patients',
       'constraint invoices_patient_id_fkey on table billing.invoices depends on public.patients',
-      'constraint odd; FK . x on table visits depends on public.patients',
-      'policy odd; policy on table visits depends on public.patients',
+      'constraint odd; FK . x on table public.visits depends on public.patients',
+      'policy odd; policy on table public.visits depends on public.patients',
     ]) {
       expect(error.reason).toContain(object);
     }
@@ -206,6 +206,18 @@ describe('some tables of a backup', () => {
     });
     expect(error.hint).toContain('--schema');
     expect(await target.query(names)).toBe('');
+  });
+});
+
+describe('a sequence', () => {
+  it('is not restored without the table whose column it belongs to: setting it is not undone by a rollback', async () => {
+    const error = await failureOf(restoreTables({tables: ['public.patients_id_seq']}, {database: copy}));
+    expect(error).toMatchObject({
+      code: 'NOT_IN_BACKUP',
+      exitCode: 2,
+      reason: expect.stringContaining('public.patients'),
+    });
+    expect(confirmed).toEqual([]);
   });
 });
 

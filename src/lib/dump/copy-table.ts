@@ -2,7 +2,7 @@ import {createHash} from 'node:crypto';
 import {Writable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {BackupError, interruption, messageOf} from '../errors.ts';
-import {clientEnvironment, connectionArgument} from '../postgres/connection.ts';
+import {connectionArgument, pathlessEnvironment} from '../postgres/connection.ts';
 import {describeFailure, processFailure, readFrom} from '../postgres/process.ts';
 import type {Session} from '../postgres/query.ts';
 import {countLines} from './count-lines.ts';
@@ -27,7 +27,7 @@ export async function digestTable(
   session: Session,
   {table, columns, encoding}: {table: string; columns: string; encoding: string},
 ): Promise<{rows: number; bytes: number; sha256: string}> {
-  const environment = clientEnvironment(session.connection, session.inherited);
+  const environment = pathlessEnvironment(session.connection, session.inherited);
   environment.PGOPTIONS = `${environment.PGOPTIONS} ${dumpOptions.map((option) => `-c ${option}`).join(' ')}`;
   environment.PGCLIENTENCODING = encoding;
   const sql = `COPY (SELECT ${columns} FROM ONLY ${table}) TO STDOUT`;

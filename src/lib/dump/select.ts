@@ -4,12 +4,13 @@
  * above all.
  */
 import {BackupError} from '../errors.ts';
+import {quoteIdentifier} from '../postgres/query.ts';
 import type {Decision, EntryRules, FilteredEntry} from './entry-filter.ts';
 import type {LeftOut} from './left-out.ts';
 import {groups, schemaOf} from './outline.ts';
 import type {CopyStatement} from './scanner.ts';
 import type {Selection} from './selection.ts';
-import {I, keyOf, nameKey, Q, quote, splitStatements, unquote} from './sql-names.ts';
+import {I, keyOf, nameKey, Q, splitStatements, unquote} from './sql-names.ts';
 
 export interface SelectOptions {
   selection: Selection;
@@ -23,6 +24,10 @@ const schemaKinds =
   '(?:TYPE|DOMAIN|FUNCTION|PROCEDURE|AGGREGATE|OPERATOR(?: CLASS| FAMILY)?|COLLATION|(?:DEFAULT )?CONVERSION|' +
   'TEXT SEARCH (?:PARSER|TEMPLATE|DICTIONARY|CONFIGURATION))';
 
+/** Of a foreign key; the last of a temporal one is a period (PostgreSQL 18). */
+const column = `(?:PERIOD )?${I}`;
+const event = `(?:INSERT|DELETE|TRUNCATE|UPDATE(?: OF ${I}(?:, ${I})*)?)`;
+
 const patterns = {
   setting: /^(?:SET |SELECT pg_catalog\.set_config\(|$)/,
   dropRelation: new RegExp(`^DROP (?:${relationKinds}) IF EXISTS ${Q};`),
@@ -30,7 +35,7 @@ const patterns = {
   dropInSchema: new RegExp(String.raw`^DROP ${schemaKinds} IF EXISTS ${I}\.`),
   attach: new RegExp(`^ALTER TABLE (?:ONLY )?${Q} ATTACH PARTITION ${Q} `),
   foreignKey: new RegExp(
-    String.raw`^ALTER TABLE (?:ONLY )?${Q}\s+ADD CONSTRAINT ${I} FOREIGN KEY \((?:${I}(?:, )?)+\) REFERENCES ${Q}`,
+    String.raw`^ALTER TABLE (?:ONLY )?${Q}\s+ADD CONSTRAINT ${I} FOREIGN KEY \(${column}(?:, ${column})*\) REFERENCES ${Q}`,
   ),
   constraint: new RegExp(String.raw`^ALTER TABLE (?:ONLY )?${Q}\s+ADD CONSTRAINT ${I} `),
   create: new RegExp(`^CREATE (?:OR REPLACE )?(?:UNLOGGED |RECURSIVE )?(?:${relationKinds}) ${Q}`),
@@ -40,7 +45,7 @@ const patterns = {
   statistics: new RegExp(`^CREATE STATISTICS ${Q} `),
   statisticsTable: new RegExp(String.raw` FROM ${Q};\s*$`),
   trigger: new RegExp(
-    `^CREATE (?:CONSTRAINT )?TRIGGER ${I} (?:BEFORE|AFTER|INSTEAD OF) (?:(?:INSERT|DELETE|TRUNCATE|UPDATE(?: OF ${I}(?:, ${I})*)?)(?: OR )?)+ ON ${Q}`,
+    `^CREATE (?:CONSTRAINT )?TRIGGER ${I} (?:BEFORE|AFTER|INSTEAD OF) ${event}(?: OR ${event})* ON ${Q}`,
   ),
   rule: new RegExp(String.raw`^CREATE (?:OR REPLACE )?RULE ${I} AS\s+ON [A-Z]+ TO ${Q}`),
   policy: new RegExp(`^CREATE POLICY ${I} ON ${Q}`),
@@ -99,7 +104,7 @@ export class SelectRules implements EntryRules {
   }
 
   afterPreamble(): string {
-    const schemas = [...this.#createSchemas].map((name) => `CREATE SCHEMA IF NOT EXISTS ${quote(name)};\n`);
+    const schemas = [...this.#createSchemas].map((name) => `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(name)};\n`);
     const kept = [...this.#selection.relations.values()].filter(
       ({kind, isDropped}) => !isDropped && /table/.test(kind),
     );

@@ -28,9 +28,10 @@ export interface Selection {
 export function resolveSelection(outline: Outline, request: SelectionRequest): Selection {
   const missing: string[] = [];
   const chosen = new Set<string>();
+  const named: string[] = [];
   for (const text of request.tables) {
     const found = find(outline, text);
-    if (found.length === 1) chosen.add(found[0] as string);
+    if (found.length === 1) named.push(found[0] as string);
     else missing.push(found.length === 0 ? noTable(outline, text) : ambiguous(text, found));
   }
   for (const name of request.schemas) {
@@ -38,7 +39,10 @@ export function resolveSelection(outline: Outline, request: SelectionRequest): S
     for (const [key, {text}] of outline.relations) if (schemaOf(text) === name) chosen.add(key);
   }
   if (missing.length > 0) throw notInBackup(missing);
+  for (const key of named) chosen.add(key);
   addBelonging(outline, chosen);
+  const parts = named.flatMap((key) => partOfUnchosen(outline, chosen, key) ?? []);
+  if (parts.length > 0) throw chosenInPart(parts);
   const relations = new Map([...outline.relations].filter(([key]) => chosen.has(key)));
   const wholeSchemas = new Set(request.schemas);
   return {
@@ -46,6 +50,12 @@ export function resolveSelection(outline: Outline, request: SelectionRequest): S
     wholeSchemas,
     schemas: new Set([...[...relations.values()].map(({text}) => schemaOf(text)), ...wholeSchemas]),
   };
+}
+
+/** A sequence by itself, whose value the table's next rows depend on: setting it is not undone with a transaction. */
+function partOfUnchosen({relations}: Outline, chosen: ReadonlySet<string>, key: string): string | undefined {
+  const {text, ownedBy} = relations.get(key) ?? {};
+  return ownedBy === undefined || chosen.has(ownedBy) ? undefined : `${text} belongs to a column of ${ownedBy}`;
 }
 
 /** Partitions hold the rows of a partitioned table; a sequence that a column owns goes with its table. */
@@ -100,6 +110,15 @@ function suggestion(text: string, names: readonly {text: string; compared: (stri
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3);
   return near.length === 0 ? '' : `; did you mean ${near.map((name) => name.text).join(', ')}?`;
+}
+
+function chosenInPart(parts: readonly string[]): BackupError {
+  return new BackupError('A sequence of a table is not restored without it', {
+    code: 'NOT_IN_BACKUP',
+    kind: 'configuration',
+    reason: parts.join('\n'),
+    hint: 'Choose the table: its sequences come with it. Nothing was changed.',
+  });
 }
 
 function notInBackup(missing: readonly string[]): BackupError {

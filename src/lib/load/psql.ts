@@ -1,6 +1,6 @@
 /** psql as a sink, and what is asked of the target at the end of a restore. */
 import {BackupError, interruption, messageOf} from '../errors.ts';
-import {clientEnvironment, connectionArgument, describeConnection} from '../postgres/connection.ts';
+import {connectionArgument, describeConnection, pathlessEnvironment} from '../postgres/connection.ts';
 import {lockTableHint} from '../postgres/lock-table.ts';
 import {describeFailure, processFailure, quotedMark, type WriteProcess, writeTo} from '../postgres/process.ts';
 import {isReadable, query, quoteLiteral, type Session} from '../postgres/query.ts';
@@ -23,7 +23,7 @@ const arguments_ = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v',
  * because something failed, then changes nothing.
  */
 export function startLoad(session: Session): WriteProcess {
-  const environment = clientEnvironment(session.connection, session.inherited);
+  const environment = pathlessEnvironment(session.connection, session.inherited);
   const args = [...arguments_, `--dbname=${connectionArgument(session.connection)}`];
   return writeTo(session.psql.path, args, {environment, signal: session.signal});
 }
@@ -80,19 +80,24 @@ export async function hiddenTables(session: Session, tables: readonly string[]):
 /** Sessions that collect statistics at the same time: the work is the server's, and each has a processor of it. */
 const analyzers = 4;
 
+/** Functions of indexes on expressions may need it. */
+const withOwnPath = {hasOwnPath: true} as const;
+
 /**
  * Planner statistics are not in a dump before PostgreSQL 18: without them the first queries crawl.
  * @param tables as the dump writes them; by default all that this role may analyze
  */
 export async function analyze(session: Session, tables?: readonly string[]): Promise<void> {
   if (tables) {
-    if (tables.length > 0) await query(session, `ANALYZE ${tables.join(', ')};`);
+    if (tables.length > 0) await query(session, `ANALYZE ${tables.join(', ')};`, withOwnPath);
     return;
   }
-  const every = Array.from({length: analyzers}, (_, index) => query(session, analyzeEvery(analyzers, index)));
+  const every = Array.from({length: analyzers}, (_, index) =>
+    query(session, analyzeEvery(analyzers, index), withOwnPath),
+  );
   const results = await Promise.allSettled(every);
   // The role, or the server, may allow fewer sessions.
-  if (results.some(({status}) => status === 'rejected')) await query(session, 'ANALYZE;');
+  if (results.some(({status}) => status === 'rejected')) await query(session, 'ANALYZE;', withOwnPath);
 }
 
 /**
@@ -112,7 +117,7 @@ SELECT pg_catalog.format('ANALYZE %I.%I', nspname, relname) FROM (
     WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
       AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
   ) AS sized
-) AS placed WHERE place % ${n} = ${index}
+) AS placed WHERE place % ${n}::bigint = ${index}::bigint
 \\gexec
 `;
 }

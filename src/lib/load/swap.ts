@@ -7,7 +7,7 @@
  */
 import {randomInt} from 'node:crypto';
 import {BackupError, interruption, messageOf} from '../errors.ts';
-import {clientEnvironment, connectionArgument, withDatabase} from '../postgres/connection.ts';
+import {connectionArgument, pathlessEnvironment, withDatabase} from '../postgres/connection.ts';
 import {quotedMark, talkTo} from '../postgres/process.ts';
 import {query, queryError, queryJson, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
 import {type DatabaseProperties, mayEndSession, type SwapFacts, sessionsOn} from './swap-facts.ts';
@@ -63,7 +63,7 @@ export interface SwapClaim {
  */
 export async function claimTarget(server: Session, facts: SwapFacts): Promise<SwapClaim> {
   const token = randomInt(2 ** 31);
-  const environment = clientEnvironment(server.connection, server.inherited);
+  const environment = pathlessEnvironment(server.connection, server.inherited);
   const args = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse'];
   const keeper = talkTo(server.psql.path, [...args, `--dbname=${connectionArgument(server.connection)}`], {
     environment,

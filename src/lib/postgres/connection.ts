@@ -70,10 +70,10 @@ const keepalives = {keepalives: '1', keepalives_idle: '30', keepalives_interval:
 /**
  * Settings that change the text of a dump, or how a dump's text is read, and that ALTER DATABASE or ALTER ROLE may have
  * changed. Pinned for every session, so that a database and its restored copy dump to the same bytes, and that a
- * `money` value is read as it was written.
+ * `money` value, and a NULL in an array, is read as it was written.
  */
 const pinnedOptions =
-  '-c bytea_output=hex -c lc_monetary=C -c standard_conforming_strings=on -c quote_all_identifiers=off';
+  '-c bytea_output=hex -c lc_monetary=C -c standard_conforming_strings=on -c quote_all_identifiers=off -c array_nulls=on';
 
 /** Reads a percent-encoded part; text that is not valid percent-encoding was meant as it stands. */
 function decode(text: string): string {
@@ -248,6 +248,18 @@ export function clientEnvironment(
   if (connection.database) environment.PGDATABASE = connection.database;
   if (connection.password !== undefined) environment.PGPASSWORD = connection.password.reveal();
   return environment;
+}
+
+/**
+ * The same for SQL of ours: with an empty search path, what it names without a schema is PostgreSQL's own, operators too, whatever
+ * somebody has put into the database (CVE-2018-1058). Not for pg_dump, which finds the tables of a pattern by the role's path.
+ */
+export function pathlessEnvironment(
+  connection: Connection,
+  inherited: Readonly<Record<string, string | undefined>>,
+): Record<string, string> {
+  const environment = clientEnvironment(connection, inherited);
+  return {...environment, PGOPTIONS: `${environment.PGOPTIONS} -c search_path=`};
 }
 
 /** The part of the connection that libpq takes only as an argument (`--dbname=`); it holds no secret. */

@@ -1,6 +1,12 @@
 /** Questions to a server, asked through psql: the same program, settings and certificates that the restore will use. */
 import {BackupError, interruption} from '../errors.ts';
-import {type Connection, clientEnvironment, connectionArgument, describeConnection} from './connection.ts';
+import {
+  type Connection,
+  clientEnvironment,
+  connectionArgument,
+  describeConnection,
+  pathlessEnvironment,
+} from './connection.ts';
 import {lockTableHint} from './lock-table.ts';
 import {describeFailure, execute, processFailure} from './process.ts';
 import type {Tool} from './tools.ts';
@@ -54,9 +60,14 @@ export function queryError(error: unknown, session: Session): BackupError {
 
 /**
  * Runs SQL and gives what it printed: unaligned, tuples only. Each statement is a transaction of its own.
+ * @param options.hasOwnPath with the role's search path in the place of none: for what runs functions of the database
  * @throws BackupError POSTGRES_UNREACHABLE, POSTGRES_QUERY_FAILED, or the interruption
  */
-export async function query(session: Session, sql: string): Promise<string> {
+export async function query(
+  session: Session,
+  sql: string,
+  {hasOwnPath = false}: {hasOwnPath?: boolean} = {},
+): Promise<string> {
   const args = [
     '-X',
     '-q',
@@ -69,7 +80,8 @@ export async function query(session: Session, sql: string): Promise<string> {
     'VERBOSITY=terse',
     `--dbname=${connectionArgument(session.connection)}`,
   ];
-  const environment = {...clientEnvironment(session.connection, session.inherited), PGCLIENTENCODING: 'UTF8'};
+  const environmentOf = hasOwnPath ? clientEnvironment : pathlessEnvironment;
+  const environment = {...environmentOf(session.connection, session.inherited), PGCLIENTENCODING: 'UTF8'};
   try {
     return await execute(session.psql.path, args, {environment, input: sql, signal: session.signal});
   } catch (error) {

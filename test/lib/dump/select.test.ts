@@ -196,6 +196,34 @@ describe('some tables of a dump', () => {
   });
 });
 
+describe('a temporal foreign key, as PostgreSQL 18 has them', () => {
+  const key = (column: string) =>
+    entry(
+      'k',
+      'FK CONSTRAINT',
+      `ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k FOREIGN KEY (${column}, PERIOD valid_at) REFERENCES s.u(${column}, PERIOD valid_at);`,
+    );
+  const tables = `${entry('t', 'TABLE', 'CREATE TABLE s.t (\n);')}${entry('u', 'TABLE', 'CREATE TABLE s.u (\n);')}`;
+
+  it('is left out where the other table is not restored, whatever the length of its names', async () => {
+    const sql = key('responsible_department_identifier_of_the_booking');
+    const {rules} = await select([Buffer.from(`${tables}${sql}`)], {tables: ['s.t']});
+    expect(rules.leftOut).toMatchObject([{what: 'foreign key k of s.t'}]);
+    expect((await select([Buffer.from(`${tables}${sql}`)], {schemas: ['s']})).sql).toContain('PERIOD valid_at');
+  });
+});
+
+describe('a schema whose name is a keyword', () => {
+  it('is made with its name in quotes', async () => {
+    const reader = new OutlineReader(() => undefined);
+    const dump = [Buffer.from(`SET a = 1;\n${entry('q', 'TABLE', 'CREATE TABLE "order".q (\n);')}`)];
+    await feed(dump, reader.stage);
+    const selection = resolveSelection(reader.outline, {tables: [], schemas: ['order']});
+    const rules = new SelectRules({selection, createSchemas: new Set(['order'])});
+    expect((await feed(dump, filterEntries(rules))).toString()).toContain('CREATE SCHEMA IF NOT EXISTS "order";');
+  });
+});
+
 describe('a filter', () => {
   it('passes on an entry that is longer than what is looked at, with its last byte', async () => {
     const long = entry('f', 'FUNCTION', `CREATE FUNCTION s.f() RETURNS text AS $$${'x'.repeat(3 << 20)}$$;`);
