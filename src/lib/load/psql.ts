@@ -183,9 +183,9 @@ export function loadError(
   const interrupted = interruption(session.signal);
   if (interrupted && !isCommitting) return interrupted;
   const reason = failure ? describeFailure(failure) : messageOf(error);
-  const rowCount = new RegExp(`${rowCountMark}: (.*?)"?$`, 'm').exec(reason)?.[1];
-  // An error of the server says that it rolled back; silence after COMMIT was sent says nothing.
-  const isUnknown = isCommitting && aftermath === undefined && !/ERROR: /.test(reason);
+  const rowCount = new RegExp(`${rowCountMark}: (.* rows, not \\d+)`).exec(reason)?.[1];
+  // psql ends with 3 after an error of the server, which then rolled back; silence after COMMIT was sent says nothing.
+  const isUnknown = isCommitting && aftermath === undefined && failure?.exitCode !== 3;
   const where = describeConnection(session.connection);
   const state = aftermath ?? `${where} ${isUnknown ? 'may hold the backup or be as it was' : 'is as it was'}`;
   return new BackupError('Database restore failed', {

@@ -59,6 +59,7 @@ const messageStart =
  * values in messages (`invalid input syntax for type integer: "…"`). A value may have several lines, and quotes in it.
  */
 export function withoutValues(text: string): string {
+  if (foreignMessage.test(text)) return beginningsOnly(text);
   const quoted = new RegExp(`(: |value |time zone )"(?!${quotedMark})(?:[^]*"|[^]*$)`);
   return text
     .split(messageStart)
@@ -66,6 +67,36 @@ export function withoutValues(text: string): string {
     .map((message) => message.replace(quoted, (_, before) => `${before}"…"`))
     .join('')
     .trimEnd();
+}
+
+/** Before a message of the server: psql's or pg_dump's own words. */
+const messagePrefix = String.raw`(?:psql:[^\n]*?:\d+: |pg_dump: (?:[^\n]*?: )?)`;
+/** Two spaces follow the severity in every language (libpq, fe-protocol3.c), and libpq's own words are English here. */
+const foreignSeverity = String.raw`(?!(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DEBUG|DETAIL|HINT|CONTEXT|QUERY|STATEMENT|LINE):)\p{L}+:  `;
+/** One of a server that speaks another language (`lc_messages`), at the beginning of a text or behind a prefix. */
+const foreignMessage = new RegExp(`^${foreignSeverity}|(?:^|\n)${messagePrefix}${foreignSeverity}`, 'u');
+
+/**
+ * Of messages in a language in which a value cannot be told from other words: each up to its first quote, or what stands behind a colon.
+ * A line without one of the prefixes goes on with a value, or is a detail.
+ */
+function beginningsOnly(text: string): string {
+  const severity = new RegExp(`^${foreignSeverity}`, 'u');
+  const beginning = new RegExp(
+    `^(${messagePrefix}${foreignSeverity}|${foreignSeverity}|${messagePrefix}|psql: |connection to server |server closed )(.*)$`,
+    'u',
+  );
+  return text
+    .split('\n')
+    .flatMap((line, index) => {
+      const [, before, message = ''] = beginning.exec(line) ?? [];
+      if (before === undefined || (index > 0 && severity.test(line))) return [];
+      const shown = message.includes(quotedMark)
+        ? message
+        : (/^[^"'«»‹›„“”‚‘’「」『』《》`:]*/.exec(message)?.[0] ?? '');
+      return [`${before}${shown}${shown === message ? '' : '…'}`];
+    })
+    .join('\n');
 }
 
 export interface ExecuteOptions {

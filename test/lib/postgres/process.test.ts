@@ -25,9 +25,30 @@ describe('an error of psql', () => {
     expect(withoutValues(message)).toBe(shown);
   });
 
+  it.each([
+    [
+      'psql:<stdin>:12: FEHLER:  ungültiger Eingabewert für Enum public.st: »PHI\nFEHLER:  PHI«\nKONTEXT:  COPY p, Zeile 2: »PHI«',
+      'psql:<stdin>:12: FEHLER:  ungültiger Eingabewert für Enum public.st…',
+    ],
+    ['ОШИБКА:  неверный синтаксис для типа date: "PHI"', 'ОШИБКА:  неверный синтаксис для типа date…'],
+    ['エラー:  "PHI"は不正です', 'エラー:  …'],
+    [
+      'psql:<stdin>:3: NOTICE:  x\npsql:<stdin>:4: ERREUR:  valeur « PHI » hors limites\nDÉTAIL : PHI',
+      'psql:<stdin>:3: NOTICE…\npsql:<stdin>:4: ERREUR:  valeur …',
+    ],
+    [
+      'pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: FEHLER:  Wert »PHI« ist falsch\nKONTEXT:  PHI',
+      'pg_dump: error: Dumping the contents of table …\npg_dump: detail: Error message from server: FEHLER:  Wert …',
+    ],
+  ])('is shown without values of rows in a language of the server, too: %j', (message, shown) => {
+    expect(withoutValues(message)).toBe(shown);
+  });
+
   it('keeps what a failed row count says', () => {
     const message = 'invalid input syntax for type integer: "loma-backup: row count: table public.x has 1 rows, not 2"';
     expect(withoutValues(message)).toBe(message);
+    const german = 'psql:<stdin>:9: FEHLER:  ungültig: »loma-backup: row count: table public.x has 1 rows, not 2«';
+    expect(withoutValues(german)).toBe(german);
   });
 
   it('is shown without the lines that quote rows and statements', () => {
