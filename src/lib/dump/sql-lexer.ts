@@ -286,7 +286,7 @@ export class SqlLexer {
 
 /** What to do with a dump that pg_dump did not write. */
 export const tamperedHint =
-  'The source database may have been tampered with. Write the dump to a file (--output) on an encrypted disk, and look at it before anything runs it.';
+  'The source database may have been tampered with. examples/open_backup.py writes the dump as it is: look at it, on an encrypted disk, before anything runs it.';
 
 /** What psql and this scanner might take for different things, so that one would look for commands where the other has a text. */
 function ambiguous(what: string): BackupError {
