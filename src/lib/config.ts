@@ -74,6 +74,7 @@ export const variableNames = [
   'CLOUDFLARE_R2_BUCKET_BACKUPS',
   'CLOUDFLARE_R2_BUCKET_FILES',
   'CLOUDFLARE_R2_ENDPOINT',
+  'CLOUDFLARE_R2_REGION',
   'PHI_ENCRYPTION_KEY',
   'PHI_ENCRYPTION_KEYS_PREVIOUS',
   'LOMA_BACKUP_RECOVERY_PUBLIC_KEY',
@@ -207,6 +208,10 @@ const readDirectory: Reader<DirectoryStoreSettings> = ({values, problems}) => {
 
 const readS3: Reader<S3StoreSettings> = ({values, problems}) => {
   const endpoint = readEndpoint(values, problems);
+  const region = values.CLOUDFLARE_R2_REGION ?? 'auto';
+  if (!/^[a-z0-9-]+$/i.test(region)) {
+    problems.push('CLOUDFLARE_R2_REGION must be the name of a region, such as eu-central-1; leave it unset for R2.');
+  }
   const names = ['CLOUDFLARE_R2_ACCESS_KEY_ID', 'CLOUDFLARE_R2_SECRET_ACCESS_KEY'] as const;
   const missing: string[] = names.filter((name) => values[name] === undefined);
   if (!values.CLOUDFLARE_R2_ACCOUNT_ID && !values.CLOUDFLARE_R2_ENDPOINT) missing.unshift('CLOUDFLARE_R2_ACCOUNT_ID');
@@ -219,7 +224,7 @@ const readS3: Reader<S3StoreSettings> = ({values, problems}) => {
     return undefined;
   }
   if (endpoint === undefined) return undefined;
-  return {kind: 's3', endpoint, region: 'auto', accessKeyId, secretAccessKey: new Secret(secret)};
+  return {kind: 's3', endpoint, region, accessKeyId, secretAccessKey: new Secret(secret)};
 };
 
 function readEndpoint(values: MergedValues['values'], problems: string[]): string | undefined {

@@ -95,6 +95,8 @@ describe('complete settings', () => {
       'store',
       {endpoint: 'http://127.0.0.1:9000'},
     ],
+    [{}, 'store', {region: 'auto'}],
+    [{CLOUDFLARE_R2_REGION: 'eu-central-1'}, 'store', {region: 'eu-central-1'}],
     [{LOMA_BACKUP_STORE: 'file:///mnt/backups/'}, 'store', {kind: 'directory', path: '/mnt/backups'}],
     [{LOMA_BACKUP_STORE: 'file:///mnt/my%20backups'}, 'store', {kind: 'directory', path: '/mnt/my backups'}],
     [{LOMA_BACKUP_COMPRESSION: 'zstd'}, 'compression', 'zstd'],
@@ -168,6 +170,7 @@ describe('a malformed setting is named with its mend', () => {
     ['store', 'CLOUDFLARE_R2_ENDPOINT', 'https://host/bucket', /^CLOUDFLARE_R2_ENDPOINT must .*without a path/],
     ['store', 'CLOUDFLARE_R2_ENDPOINT', 'https://key:secret@host', /^CLOUDFLARE_R2_ENDPOINT must/],
     ['store', 'CLOUDFLARE_R2_ENDPOINT', 'ftp://host', /^CLOUDFLARE_R2_ENDPOINT must/],
+    ['store', 'CLOUDFLARE_R2_REGION', 'eu central', /^CLOUDFLARE_R2_REGION must be the name of a region/],
     [
       'store',
       'CLOUDFLARE_R2_BUCKET_BACKUPS',

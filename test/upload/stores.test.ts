@@ -471,6 +471,15 @@ describe('an S3 server that refuses', () => {
     await place.dispose();
   });
 
+  test('requests signed for another region than its own: the setting is named', async () => {
+    using stores = await openStores(s3Settings({...shared, region: 'eu-central-1'}, 'loma-any'));
+    const failure = await failureOf(collect(stores.backups.list('')));
+    // Ceph takes any region.
+    if (shared.kind === 'swift')
+      expect(failure).toMatchObject({code: 'STORAGE_DENIED', hint: expect.stringContaining('CLOUDFLARE_R2_REGION')});
+    else expect(failure).toMatchObject({code: 'STORAGE_FAILED', reason: expect.stringContaining('NoSuchBucket')});
+  });
+
   test('a bucket that is not there is named as the cause', async () => {
     using stores = await openStores(s3Settings(shared, 'loma-no-such-bucket'));
     const {backups: store} = stores;

@@ -4,8 +4,8 @@ export const workflows: Readonly<Record<string, string>> = {
 #
 # Secrets (Settings, Secrets and variables, Actions): DATABASE_URL, CLOUDFLARE_R2_ACCOUNT_ID, CLOUDFLARE_R2_ACCESS_KEY_ID,
 # CLOUDFLARE_R2_SECRET_ACCESS_KEY, PHI_ENCRYPTION_KEY; if you have them, PHI_ENCRYPTION_KEYS_PREVIOUS and LOMA_BACKUP_PING_URL.
-# Variables, if the defaults are not yours: CLOUDFLARE_R2_BUCKET_BACKUPS, CLOUDFLARE_R2_ENDPOINT, LOMA_BACKUP_COMPRESSION,
-# LOMA_BACKUP_RECOVERY_PUBLIC_KEY.
+# Variables, if the defaults are not yours: CLOUDFLARE_R2_BUCKET_BACKUPS, CLOUDFLARE_R2_ENDPOINT, CLOUDFLARE_R2_REGION,
+# LOMA_BACKUP_COMPRESSION, LOMA_BACKUP_RECOVERY_PUBLIC_KEY.
 # Whoever may change this file can read those secrets: have changes of it reviewed.
 name: Database backup
 
@@ -112,6 +112,7 @@ jobs:
           CLOUDFLARE_R2_ACCESS_KEY_ID: \${{ secrets.CLOUDFLARE_R2_ACCESS_KEY_ID }}
           CLOUDFLARE_R2_SECRET_ACCESS_KEY: \${{ secrets.CLOUDFLARE_R2_SECRET_ACCESS_KEY }}
           CLOUDFLARE_R2_ENDPOINT: \${{ vars.CLOUDFLARE_R2_ENDPOINT }}
+          CLOUDFLARE_R2_REGION: \${{ vars.CLOUDFLARE_R2_REGION }}
           CLOUDFLARE_R2_BUCKET_BACKUPS: \${{ vars.CLOUDFLARE_R2_BUCKET_BACKUPS }}
           LOMA_BACKUP_COMPRESSION: \${{ vars.LOMA_BACKUP_COMPRESSION }}
           LOMA_BACKUP_RECOVERY_PUBLIC_KEY: \${{ vars.LOMA_BACKUP_RECOVERY_PUBLIC_KEY }}
@@ -178,7 +179,8 @@ jobs:
 #
 # Secrets (Settings, Secrets and variables, Actions): DATABASE_URL, CLOUDFLARE_R2_ACCOUNT_ID, CLOUDFLARE_R2_ACCESS_KEY_ID,
 # CLOUDFLARE_R2_SECRET_ACCESS_KEY, PHI_ENCRYPTION_KEY; if you have them, PHI_ENCRYPTION_KEYS_PREVIOUS.
-# Variables, if the defaults are not yours: CLOUDFLARE_R2_BUCKET_BACKUPS, CLOUDFLARE_R2_BUCKET_FILES, CLOUDFLARE_R2_ENDPOINT.
+# Variables, if the defaults are not yours: CLOUDFLARE_R2_BUCKET_BACKUPS, CLOUDFLARE_R2_BUCKET_FILES, CLOUDFLARE_R2_ENDPOINT,
+# CLOUDFLARE_R2_REGION.
 # Whoever may change this file can read those secrets: have changes of it reviewed.
 name: Backup verification
 
@@ -285,6 +287,7 @@ jobs:
           CLOUDFLARE_R2_ACCESS_KEY_ID: \${{ secrets.CLOUDFLARE_R2_ACCESS_KEY_ID }}
           CLOUDFLARE_R2_SECRET_ACCESS_KEY: \${{ secrets.CLOUDFLARE_R2_SECRET_ACCESS_KEY }}
           CLOUDFLARE_R2_ENDPOINT: \${{ vars.CLOUDFLARE_R2_ENDPOINT }}
+          CLOUDFLARE_R2_REGION: \${{ vars.CLOUDFLARE_R2_REGION }}
           CLOUDFLARE_R2_BUCKET_BACKUPS: \${{ vars.CLOUDFLARE_R2_BUCKET_BACKUPS }}
           CLOUDFLARE_R2_BUCKET_FILES: \${{ vars.CLOUDFLARE_R2_BUCKET_FILES }}
         run: loma-backup verify --scratch local --report "$RUNNER_TEMP/verification.html" 2>&1 | tee -a "$RUNNER_TEMP/loma-backup.log"

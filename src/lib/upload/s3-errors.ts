@@ -57,6 +57,12 @@ export function storageError(doing: string, error: unknown): BackupError {
       'Are CLOUDFLARE_R2_ACCESS_KEY_ID and CLOUDFLARE_R2_SECRET_ACCESS_KEY from the same R2 token, and is it still valid?',
     );
   }
+  if (name === 'AuthorizationHeaderMalformed' || /\bregion\b/i.test(text)) {
+    return make(
+      'STORAGE_DENIED',
+      'The store wants requests signed for its own region: set CLOUDFLARE_R2_REGION to it.',
+    );
+  }
   if (name === 'RequestTimeTooSkewed') {
     return make('STORAGE_DENIED', "This machine's clock is wrong: set it, and try again.");
   }
