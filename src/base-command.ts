@@ -33,6 +33,7 @@ export abstract class BaseCommand extends Command {
   #mask = maskerFor([]);
   #view: ProgressView | undefined;
   #trace: Trace | undefined;
+  #isFinished = false;
 
   readonly #onSigint = () => this.#interrupt('SIGINT');
   readonly #onSigterm = () => this.#interrupt('SIGTERM');
@@ -60,6 +61,8 @@ export abstract class BaseCommand extends Command {
   }
 
   #interrupt(name: 'SIGINT' | 'SIGTERM'): void {
+    // The result was told, and the exit code must be that of the result.
+    if (this.#isFinished) return;
     // Twice: the person wants out, whatever is left behind. By the signal itself: `process.exit` may wait (src/main.ts).
     if (this.signal.aborted) {
       process.removeAllListeners(name);
@@ -203,9 +206,8 @@ export abstract class BaseCommand extends Command {
 
   override async finally(error: Error | undefined): Promise<void> {
     if (!error) this.#trace?.line('ends with exit code 0');
-    process.off('SIGINT', this.#onSigint);
-    process.off('SIGTERM', this.#onSigterm);
-    process.off('SIGHUP', this.#onSigterm);
+    // The listeners stay: without them a signal would end the process, which may live on for a moment.
+    this.#isFinished = true;
     await super.finally(error);
   }
 }

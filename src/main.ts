@@ -24,6 +24,7 @@ export async function main(options: Exclude<Interfaces.LoadOptions, string | und
   const loadOptions = {...options, logger: silent};
   try {
     await run(args, loadOptions);
+    end(process.exitCode);
   } catch (error) {
     const exitCode = exitCodeOf(error);
     const id = unknownCommand(error);
@@ -40,7 +41,7 @@ const patienceMs = 2000;
  * Ends the process when nothing is left to do. Not by `process.exit`, as oclif does: that joins V8's compiler threads, and one of
  * them may wait for this thread to collect garbage, for ever (one in 200 interrupted uploads, Node.js 26).
  */
-function end(exitCode: number): void {
+function end(exitCode: typeof process.exitCode): void {
   process.exitCode = exitCode;
   setTimeout(() => process.exit(), patienceMs).unref();
 }

@@ -60,6 +60,26 @@ test('SIGTERM in the middle of an upload', async () => {
   expect(exitCode).toBe(143);
 });
 
+/** Something keeps the process for a moment after it has printed its result. */
+const lingering = `const write = process.stdout.write.bind(process.stdout);
+  process.stdout.write = (...args) => {setTimeout(() => undefined, 500); return write(...args)}`;
+
+test.each<[string, string[], Record<string, string>, number]>([
+  ['a backup', ['backup'], {}, 0],
+  ['a backup with --json', ['backup', '--json'], {}, 0],
+  ['a status that is bad', ['status', '--max-age', '0s'], {}, 6],
+  ['an error with --json', ['list', '--json'], {CLOUDFLARE_R2_BUCKET_BACKUPS: 'none'}, 4],
+])('signals after the result of %s was printed', async (_, args, variables, exitCode) => {
+  const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(lingering)}`;
+  const child = startCli(args, {...environment, ...variables, NODE_OPTIONS});
+  child.stdout?.once('data', () => {
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGTERM'] as const) child.kill(signal);
+  });
+  const {stdout, signal, ...ended} = await child;
+  expect(stdout).not.toBe('');
+  expect({exitCode: ended.exitCode, signal}).toEqual({exitCode, signal: undefined});
+});
+
 test('a second Ctrl-C, while the store does not answer to what undoes the first', async () => {
   const proxy = await startProxy(objects, ({method}) => (method === 'DELETE' ? {hold: true} : undefined));
   const large = await createDatabase(postgres, {
