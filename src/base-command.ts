@@ -1,9 +1,9 @@
 /** What all commands share: settings, progress, results, errors, signals. The process is touched here and in bin/ only. */
-import {readFileSync} from 'node:fs';
 import {stripVTControlCharacters} from 'node:util';
 import {Command} from '@oclif/core';
 import {
   type AllSettings,
+  filesNamedIn,
   mergeValues,
   type Need,
   type RecoverySettings,
@@ -17,6 +17,7 @@ import {ping} from './lib/heartbeat.ts';
 import type {Observer, Step} from './lib/observer.ts';
 import type {Runtime} from './lib/operations/runtime.ts';
 import {maskerFor, Secret} from './lib/secret.ts';
+import {SecretFiles} from './lib/secret-files.ts';
 import {askPassphrase} from './ui/ask-passphrase.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
 import {printableLines} from './ui/format.ts';
@@ -30,6 +31,7 @@ export abstract class BaseCommand extends Command {
   static override enableJsonFlag = true;
 
   readonly #abort = new AbortController();
+  readonly #secretFiles = new SecretFiles();
   #mask = maskerFor([]);
   #view: ProgressView | undefined;
   #trace: Trace | undefined;
@@ -49,6 +51,7 @@ export abstract class BaseCommand extends Command {
     process.on('SIGTERM', this.#onSigterm);
     // The terminal was closed: what is half-done must go all the same.
     process.on('SIGHUP', this.#onSigterm);
+    await this.#secretFiles.read(filesNamedIn(process.env), this.signal);
     this.#learnSecrets({});
     if (!isTraced(process.env.DEBUG)) return;
     this.#trace = new Trace(
@@ -81,7 +84,7 @@ export abstract class BaseCommand extends Command {
     return {
       flags: given(flags),
       environment: process.env,
-      readFile: (file) => readFileSync(file, 'utf8'),
+      readFile: (file) => this.#secretFiles.contents(file),
     };
   }
 
@@ -93,7 +96,12 @@ export abstract class BaseCommand extends Command {
     this.#mask = maskerFor([...secrets, ...passwords, ...passwords.map(decoded), ...keys]);
   }
 
-  /** The settings that a command needs, from its flags and the environment. */
+  /** Reads a file that a flag names, for `settings`. */
+  protected async readSecretFile(file: string | undefined): Promise<void> {
+    if (file) await this.#secretFiles.read([file], this.signal);
+  }
+
+  /** The settings that a command needs, from its flags and the environment; files of `files` were read before. */
   protected settings<N extends Need>(needs: readonly N[], flags: VariableFlags = {}, files: VariableFlags = {}) {
     this.#learnSecrets(flags);
     return resolveSettings(needs, {...this.#source(flags), files: given(files)});

@@ -104,6 +104,7 @@ export default class Restore extends BaseCommand {
     if (flags.list) return this.#list();
     const choice = choiceOf(args.key, flags.latest === true, flags.at);
     const selection = selectionOf(flags.table, flags.schema);
+    await this.readSecretFile(flags['recovery-key']);
     if (flags.output !== undefined) return this.#extract(choice, flags.output, flags['recovery-key'], selection);
     return this.#restore(choice, flags, selection);
   }

@@ -120,6 +120,11 @@ export interface MergedValues {
   problems: string[];
 }
 
+/** The files that the environment names in the place of values. */
+export function filesNamedIn(environment: SettingsSource['environment']): string[] {
+  return fileNames.flatMap((name) => (environment[name]?.trim() ? [] : environment[`${name}_FILE`] || []));
+}
+
 /** Merges flags, environment and NAME_FILE. An empty variable counts as unset. */
 export function mergeValues({flags, files, environment, readFile}: SettingsSource): MergedValues {
   const values: Partial<Record<VariableName, string>> = {};

@@ -1,4 +1,7 @@
 /** How the process ends when a command failed: by itself, never by `process.exit`, which may wait forever (src/main.ts). */
+import {mkdtemp, readdir, readlink, rm} from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
 import {afterAll, beforeAll, expect, test} from '@jest/globals';
 import {execa} from 'execa';
 import {type CliEnvironment, cli, program, startCli, storeEnvironment} from '../support/cli.ts';
@@ -57,6 +60,24 @@ test('SIGTERM in the middle of an upload', async () => {
   child.kill('SIGTERM');
   const {exitCode} = await child;
   expect(stderr).not.toContain(said);
+  expect(exitCode).toBe(143);
+});
+
+test('SIGTERM while a secret is awaited from a pipe that nobody writes', async () => {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'loma-test-pipe-'));
+  const pipe = path.join(folder, 'pipe');
+  await execa('mkfifo', [pipe]);
+  const child = startCli(['list'], {...environment, PHI_ENCRYPTION_KEY: '', PHI_ENCRYPTION_KEY_FILE: pipe});
+  const isOpen = async () => {
+    const files = await readdir(`/proc/${child.pid}/fd`);
+    const targets = await Promise.all(files.map((fd) => readlink(`/proc/${child.pid}/fd/${fd}`).catch(() => '')));
+    return targets.includes(pipe);
+  };
+  await waitUntil(isOpen, {what: 'the pipe to be opened', everyMs: 5});
+  child.kill('SIGTERM');
+  const {exitCode, stderr} = await child;
+  await rm(folder, {recursive: true});
+  expect(stderr).toContain('Code: INTERRUPTED');
   expect(exitCode).toBe(143);
 });
 

@@ -3,8 +3,9 @@ import {generateKeyPairSync} from 'node:crypto';
 import {writeFile} from 'node:fs/promises';
 import path from 'node:path';
 import {afterAll, beforeAll, describe, expect, test} from '@jest/globals';
+import {execa} from 'execa';
 import {backup} from '../../src/lib/operations/backup.ts';
-import {type CliEnvironment, cli, storeEnvironment} from '../support/cli.ts';
+import {type CliEnvironment, cli, program, storeEnvironment} from '../support/cli.ts';
 import {createDatabase, type TestDatabase} from '../support/database.ts';
 import {servers} from '../support/sandbox.ts';
 import {backupSettings, keySettings, newKey, runtime, type TestStore, testStore} from '../support/settings.ts';
@@ -48,8 +49,34 @@ test('keys generate prints a key that can be used, and it alone says the key', a
   expect(shown.output).not.toContain(made.key);
 });
 
+/** The shell puts a pipe in the place of `<(…)`. */
+function inShell(command: string, variables: CliEnvironment) {
+  const env = {PATH: process.env.PATH ?? '', ...environment, ...variables};
+  const script = command.replaceAll('loma-backup', '"$0" "$1"');
+  return execa('bash', ['-c', script, process.execPath, program], {
+    env,
+    extendEnv: false,
+    reject: false,
+    stdin: 'ignore',
+  });
+}
+
+test('a key that comes out of a pipe', async () => {
+  const command = 'PHI_ENCRYPTION_KEY_FILE=<(echo "$KEY") loma-backup keys show';
+  const {exitCode, stdout, stderr} = await inShell(command, {KEY: oldKey});
+  expect({exitCode, stderr}).toEqual({exitCode: 0, stderr: ''});
+  expect(stdout).toMatch(new RegExp(`${fingerprints.old} +1 of 1 +PHI_ENCRYPTION_KEY`));
+});
+
 describe('restore --recovery-key', () => {
   const toStdout = () => ['restore', '--latest', '--output', '-', '--recovery-key', recoveryFile];
+
+  test('takes the key out of a pipe', async () => {
+    const command = 'loma-backup restore --latest --output - --recovery-key <(cat "$PEM")';
+    const {exitCode, stdout} = await inShell(command, {PEM: recoveryFile, LOMA_BACKUP_RECOVERY_PASSPHRASE: passphrase});
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('a row that is PHI');
+  });
 
   test('opens a backup without PHI_ENCRYPTION_KEY', async () => {
     const {exitCode, stdout, stderr} = await cli(toStdout(), {
