@@ -18,6 +18,7 @@ import type {Observer, Step} from './lib/observer.ts';
 import type {Runtime} from './lib/operations/runtime.ts';
 import {maskerFor, Secret} from './lib/secret.ts';
 import {SecretFiles} from './lib/secret-files.ts';
+import {keepResult, outputFailureIsTold} from './output.ts';
 import {askPassphrase} from './ui/ask-passphrase.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
 import {printableLines} from './ui/format.ts';
@@ -194,7 +195,9 @@ export abstract class BaseCommand extends Command {
 
   /** Prints a result for people on stdout; with `--json`, oclif prints what `run` returns instead. */
   protected report(text: string): void {
-    this.log(this.#mask(text));
+    const masked = this.#mask(text);
+    keepResult(masked);
+    this.log(masked);
   }
 
   protected warning(text: string): void {
@@ -207,8 +210,12 @@ export abstract class BaseCommand extends Command {
     const document = errorDocument(error, this.#mask);
     const {exitCode, code} = document.error;
     this.#trace?.line(`ends with exit code ${exitCode}, ${code}`);
-    if (this.jsonEnabled()) this.logJson(document);
-    else process.stderr.write(errorText(error, this.#mask));
+    if (code === 'OUTPUT_FAILED') outputFailureIsTold();
+    const text = errorText(error, this.#mask);
+    if (this.jsonEnabled()) {
+      keepResult(text.trimEnd());
+      this.logJson(document);
+    } else process.stderr.write(text);
     this.exit(exitCode);
   }
 

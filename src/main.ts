@@ -1,6 +1,7 @@
 /** Starts the command line: one way for the npm package, the single executable and a run from src/. */
 import {Config, Errors, handle, type Interfaces, run, settings} from '@oclif/core';
 import {BackupError} from './lib/errors.ts';
+import {checkOutput, keepResult, watchOutput} from './output.ts';
 import {closest} from './ui/did-you-mean.ts';
 import {errorDocument, errorText} from './ui/error-text.ts';
 
@@ -22,13 +23,14 @@ export async function main(options: Exclude<Interfaces.LoadOptions, string | und
   // With NODE_ENV=development or test, as applications set it, oclif would look for TypeScript sources of ours.
   settings.enableAutoTranspile ??= false;
   const loadOptions = {...options, logger: silent};
+  watchOutput();
   try {
     await run(args, loadOptions);
-    end(process.exitCode);
+    end(await checkOutput(process.exitCode));
   } catch (error) {
     const exitCode = exitCodeOf(error);
     const id = unknownCommand(error);
-    if (exitCode !== undefined) end(exitCode);
+    if (exitCode !== undefined) end(await checkOutput(exitCode));
     else if (id === undefined) await handle(error instanceof Error ? error : new Error(String(error)));
     else await reportUnknownCommand(id, loadOptions, args.includes('--json'));
   }
@@ -70,7 +72,10 @@ async function reportUnknownCommand(id: string, loadOptions: Interfaces.LoadOpti
     hint: `${suggestion ? `Did you mean \`${bin} ${suggestion}\`? ` : ''}All commands: ${bin} --help`,
   });
   const asIs = (text: string) => text;
-  if (isJson) process.stdout.write(`${JSON.stringify(errorDocument(error, asIs), undefined, 2)}\n`);
-  else process.stderr.write(errorText(error, asIs));
-  process.exitCode = error.exitCode;
+  const text = errorText(error, asIs);
+  if (isJson) {
+    keepResult(text.trimEnd());
+    process.stdout.write(`${JSON.stringify(errorDocument(error, asIs), undefined, 2)}\n`);
+  } else process.stderr.write(text);
+  process.exitCode = await checkOutput(error.exitCode);
 }

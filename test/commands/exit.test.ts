@@ -2,7 +2,7 @@
 import {mkdtemp, readdir, readlink, rm} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import {afterAll, beforeAll, expect, test} from '@jest/globals';
+import {afterAll, beforeAll, describe, expect, test} from '@jest/globals';
 import {execa} from 'execa';
 import {type CliEnvironment, cli, program, startCli, storeEnvironment} from '../support/cli.ts';
 import type {TestDatabase} from '../support/database.ts';
@@ -79,6 +79,62 @@ test('SIGTERM while a secret is awaited from a pipe that nobody writes', async (
   await rm(folder, {recursive: true});
   expect(stderr).toContain('Code: INTERRUPTED');
   expect(exitCode).toBe(143);
+});
+
+describe('stdout on a full disk', () => {
+  const toFullDisk = (args: string, variables: Record<string, string> = {}, what = '>') => {
+    const env = {PATH: process.env.PATH ?? '', ...environment, ...variables};
+    const script = `"$0" "$1" ${args} ${what}/dev/full`;
+    const options = {env, extendEnv: false, reject: false, stdin: 'ignore'} as const;
+    return execa('bash', ['-c', script, process.execPath, program], options);
+  };
+
+  test.each(['list', 'keys show', 'keys generate', 'completion bash', '--help', 'backup --help', '--version'])(
+    '%s fails, and says why',
+    async (args) => {
+      const {exitCode, stderr} = await toFullDisk(args);
+      expect(stderr).toMatch(
+        /Error: The output could not be written\n {2}ENOSPC.*\nWhat to do: .*\nCode: OUTPUT_FAILED$/,
+      );
+      expect(exitCode).toBe(1);
+    },
+  );
+
+  test.each(['backup', 'backup --json'])('%s says on stderr that it is complete, and its key', async (args) => {
+    const {exitCode, stderr} = await toFullDisk(args);
+    const {stdout} = await cli(['list', '--json'], environment);
+    expect(stderr).toContain(`Backup key:  ${JSON.parse(stdout).backups[0].key}`);
+    expect(stderr).toMatch(/Code: OUTPUT_FAILED$/);
+    expect(exitCode).toBe(1);
+  });
+
+  test('a new key does not go to stderr in its place', async () => {
+    const {stderr} = await toFullDisk('keys generate');
+    expect(stderr).not.toMatch(/[0-9a-f]{64}/);
+  });
+
+  test.each([
+    ['status --max-age 0s', {}, 6, 'ALARM'],
+    ['list --json', {CLOUDFLARE_R2_BUCKET_BACKUPS: 'none'}, 4, 'Code: STORAGE_FAILED'],
+    ['no-such-command --json', {}, 2, 'There is no command'],
+  ])('%s keeps its exit code, and what it had to say', async (args, variables, exitCode, words) => {
+    const result = await toFullDisk(args, variables);
+    expect(result.stderr).toContain(words);
+    expect(result.stderr).toMatch(/Code: OUTPUT_FAILED$/);
+    expect(result.exitCode).toBe(exitCode);
+  });
+
+  test('restore --output - says it once', async () => {
+    const {exitCode, stderr} = await toFullDisk('restore --latest --output -');
+    expect(stderr.split('Code: OUTPUT_FAILED')).toHaveLength(2);
+    expect(exitCode).toBe(1);
+  });
+
+  test('progress that nobody can read stops no backup', async () => {
+    const {exitCode, stdout} = await toFullDisk('backup', {}, '2>');
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('Backup complete');
+  });
 });
 
 /** Something keeps the process for a moment after it has printed its result. */

@@ -11,7 +11,8 @@ export default class KeysGenerate extends BaseCommand {
   async run(): Promise<GeneratedKey> {
     await this.parse(KeysGenerate);
     const generated = generateKey();
-    this.report(generatedKeyText(generated));
+    // Not by `report`: when stdout takes nothing, the key must not go to stderr, which logs keep.
+    this.log(generatedKeyText(generated));
     return generated;
   }
 }
