@@ -25,6 +25,9 @@ import {printableLines} from './ui/format.ts';
 import {ProgressView} from './ui/progress.ts';
 import {isTraced, Trace} from './ui/trace.ts';
 
+/** How long after a signal another is the same one, in milliseconds: faster than anybody presses Ctrl-C again. */
+const echoMs = 300;
+
 /** Flags that stand for an environment variable. */
 export type VariableFlags = Partial<Record<VariableName, string | undefined>>;
 
@@ -37,6 +40,7 @@ export abstract class BaseCommand extends Command {
   #view: ProgressView | undefined;
   #trace: Trace | undefined;
   #isFinished = false;
+  #interruptedMs = 0;
 
   readonly #onSigint = () => this.#interrupt('SIGINT');
   readonly #onSigterm = () => this.#interrupt('SIGTERM');
@@ -67,11 +71,14 @@ export abstract class BaseCommand extends Command {
   #interrupt(name: 'SIGINT' | 'SIGTERM'): void {
     // The result was told, and the exit code must be that of the result.
     if (this.#isFinished) return;
+    // Once, and told twice: npm passes on the Ctrl-C that the terminal has sent to this process as well; a closed terminal ends both.
+    if (this.signal.aborted && performance.now() - this.#interruptedMs < echoMs) return;
     // Twice: the person wants out, whatever is left behind. By the signal itself: `process.exit` may wait (src/main.ts).
     if (this.signal.aborted) {
       process.removeAllListeners(name);
       process.kill(process.pid, name);
     }
+    this.#interruptedMs = performance.now();
     this.#abort.abort(
       new BackupError(name === 'SIGINT' ? 'Interrupted' : 'Terminated', {
         code: 'INTERRUPTED',

@@ -1,7 +1,9 @@
 /** How the process ends when a command failed: by itself, never by `process.exit`, which may wait forever (src/main.ts). */
+
 import {mkdtemp, readdir, readlink, rm} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import {setTimeout as delay} from 'node:timers/promises';
 import {afterAll, beforeAll, describe, expect, test} from '@jest/globals';
 import {execa} from 'execa';
 import {type CliEnvironment, cli, program, startCli, storeEnvironment} from '../support/cli.ts';
@@ -157,6 +159,18 @@ test.each<[string, string[], Record<string, string>, number]>([
   expect({exitCode: ended.exitCode, signal}).toEqual({exitCode, signal: undefined});
 });
 
+test('one Ctrl-C that comes twice, as by way of npm: what was under way is undone', async () => {
+  const child = startCli(['backup'], environment);
+  let stderr = '';
+  child.stderr?.on('data', (text) => (stderr += text));
+  await waitUntil(() => stderr.includes('Dump'), {what: 'the dump to begin', everyMs: 2});
+  child.kill('SIGINT');
+  await delay(5);
+  child.kill('SIGINT');
+  expect(await child).toMatchObject({exitCode: 130});
+  expect(stderr).toContain('what was under way has been undone');
+});
+
 test('a second Ctrl-C, while the store does not answer to what undoes the first', async () => {
   const proxy = await startProxy(objects, ({method}) => (method === 'DELETE' ? {hold: true} : undefined));
   const large = await createDatabase(postgres, {
@@ -170,6 +184,7 @@ test('a second Ctrl-C, while the store does not answer to what undoes the first'
   await waitUntil(stored, {what: 'a part to be on its way', everyMs: 2});
   child.kill('SIGINT');
   await waitUntil(() => proxy.faulted.length > 0, {what: 'the upload to be aborted', everyMs: 2});
+  await delay(500);
   child.kill('SIGINT');
   expect(await child).toMatchObject({signal: 'SIGINT'});
   expect(stderr).not.toContain(said);
