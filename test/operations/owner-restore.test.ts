@@ -5,6 +5,7 @@ import {backup} from '../../src/lib/operations/backup.ts';
 import {list} from '../../src/lib/operations/list.ts';
 import {restore} from '../../src/lib/operations/restore.ts';
 import {createDatabase, type TestDatabase} from '../support/database.ts';
+import {guardedDatabaseSql, guardedSql, privilegesQuery} from '../support/privileges.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
@@ -99,6 +100,66 @@ describe('an owner that is no superuser, as on a managed server', () => {
       runtime(),
     );
     expect(warnings.join()).toContain('tables that are not in the backup, as they were: public.newer');
+  });
+});
+
+describe('owners and privileges after a restore over a database that is not empty', () => {
+  const reader = `reader_${randomBytes(4).toString('hex')}`;
+  let place: TestStore;
+  let guarded: TestDatabase;
+
+  beforeAll(async () => {
+    place = await testStore('directory');
+    guarded = await createDatabase(postgres);
+    await guarded.query(`CREATE ROLE ${reader}`);
+    const roles = {owner: `"${role}"`, other: reader, reader};
+    await guarded.query(guardedSql(roles));
+    await guarded.query(guardedDatabaseSql(roles));
+    await guarded.query('CREATE TABLE public.plain (a int)');
+    await backup(backupSettings({database: guarded.url, store: place, key}), runtime());
+  });
+  afterAll(async () => {
+    await guarded.drop();
+    await postgresQuery(`DROP ROLE ${reader}`);
+    await place.dispose();
+  });
+
+  const restoring = (run = runtime(), target = guarded.url) =>
+    restore(restoreSettings({target, store: place, key}), async () => true, run);
+
+  it('are as they were when the SQL that is listed is run, and what the backup does not hold keeps its own', async () => {
+    await guarded.query(
+      `CREATE TABLE public.newer (a int); ALTER TABLE public.newer OWNER TO ${reader}; CREATE PUBLICATION warehouse FOR TABLE plain`,
+    );
+    const before = await guarded.query(privilegesQuery);
+    const {leftOut, warnings} = await restoring();
+    expect(warnings.join('\n')).toMatch(
+      /^a backup holds no owners: what belongs to \S+ and is restored \(schema guarded/,
+    );
+    expect(warnings.join('\n')).toContain('a backup holds no grants');
+    expect(await guarded.query(privilegesQuery)).not.toBe(before);
+    const listed = leftOut.map(({sql}) => sql).join('\n');
+    expect(listed).not.toContain('newer');
+    expect(listed).toContain('ALTER PUBLICATION warehouse ADD TABLE ONLY public.plain;');
+    await guarded.query(listed);
+    expect(await guarded.query(privilegesQuery)).toBe(before);
+    await guarded.query('DROP PUBLICATION warehouse; DROP TABLE newer');
+  });
+
+  it('are listed all the same when the restore is interrupted after its commit', async () => {
+    const before = await guarded.query(privilegesQuery);
+    const controller = new AbortController();
+    const {leftOut, warnings} = await restoring(
+      runtime({
+        signal: controller.signal,
+        observer: (event) => {
+          if (event.type === 'started' && event.step === 'analyze') controller.abort(new Error('stop'));
+        },
+      }),
+    );
+    expect(warnings.join('\n')).toContain('what became of owners and grants could not be asked for');
+    await guarded.query(leftOut.map(({sql}) => sql).join('\n'));
+    expect(await guarded.query(privilegesQuery)).toBe(before);
   });
 });
 

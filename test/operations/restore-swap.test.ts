@@ -12,6 +12,7 @@ import {swapSummary} from '../../src/ui/swap-summary.ts';
 import {runningClients} from '../support/dumps.ts';
 import {startPostgresProxy} from '../support/postgres-proxy.ts';
 import {createDatabase, type PostgresServer, runSql, startPostgres} from '../support/postgres-server.ts';
+import {guardedDatabaseSql, guardedSql, privilegesQuery} from '../support/privileges.ts';
 import {
   backupSettings,
   connectionTo,
@@ -192,6 +193,47 @@ describe('a swap', () => {
   });
 });
 
+describe('a swap of a database whose objects belong to other roles', () => {
+  test('says whose before it begins, and lists what gives them back', async () => {
+    const place = await testStore('directory');
+    const roles = {owner: '"App User"', other: 'owner_', reader: 'weak'};
+    await onTarget(guardedSql(roles));
+    await onTarget(guardedDatabaseSql(roles));
+    await onTarget('DROP VIEW later; ALTER TABLE patients OWNER TO owner_');
+    await backup(backupSettings({database: postgres.url(name), store: place, key}), runtime());
+    const later = `CREATE VIEW later AS SELECT 'old' AS name; ALTER VIEW later OWNER TO weak`;
+    await onTarget(`${later}; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO weak`);
+    const before = await onTarget(privilegesQuery);
+
+    const told: string[] = [];
+    let toldBefore: string[] = [];
+    const observer = (event: ProgressEvent) => {
+      if (event.type === 'warning') told.push(event.message);
+    };
+    const {leftOut, swap} = await swapping({store: place.settings}, {observer}, async () => {
+      toldBefore = [...told];
+      return true;
+    });
+    expect(told).toEqual(toldBefore);
+    expect(told).toEqual([
+      expect.stringMatching(
+        /^a backup holds no owners: what belongs to "App User" and is restored \(schema guarded, .* and \d+ more\) will belong to loma, and "App User" may not use it/,
+      ),
+      expect.stringContaining('what belongs to owner_ and is restored (type guarded.span, '),
+      expect.stringContaining('what belongs to weak and is restored (view public.later)'),
+      expect.stringMatching(/^a backup holds no grants: what .*PUBLIC.* may do/),
+    ]);
+    await isOld(swap.oldDatabase);
+    expect(await onTarget(privilegesQuery)).not.toBe(before);
+    const listed = leftOut.map(({sql}) => sql).join('\n');
+    expect(listed).not.toContain('public.later');
+    expect(listed).toContain('ALTER DEFAULT PRIVILEGES FOR ROLE loma GRANT SELECT ON TABLES TO weak;');
+    await onTarget(`${later}; ${listed}`);
+    expect(await onTarget(privilegesQuery)).toBe(before);
+    await place.dispose();
+  });
+});
+
 describe('a role that is no superuser', () => {
   test('swaps its own database, and is told what it may not carry over', async () => {
     await admin(`ALTER DATABASE clinic OWNER TO owner_; ALTER DATABASE clinic SET log_statement TO 'all'; ALTER DATABASE clinic SET work_mem TO '5MB';
@@ -204,11 +246,12 @@ describe('a role that is no superuser', () => {
     await isOld(swap.oldDatabase);
     expect(warnings).toEqual([
       expect.stringContaining('the restored database is without them: log_statement, work_mem for weak'),
-      expect.stringContaining('a backup holds no grants: App User may do things'),
+      expect.stringContaining('a backup holds no grants: what "App User" may do with restored objects'),
     ]);
     expect(leftOut.map(({sql}) => sql)).toEqual([
       `ALTER DATABASE "clinic" SET "log_statement" TO 'all';`,
       `ALTER ROLE "weak" IN DATABASE "clinic" SET "work_mem" TO '6MB';`,
+      'GRANT SELECT ON TABLE public.patients TO "App User";',
     ]);
     expect(await onTarget('SHOW work_mem')).toBe('5MB');
     // Its own the next time, too, with a word about what lies beside it.

@@ -1,3 +1,4 @@
+import {randomBytes} from 'node:crypto';
 import {readFile} from 'node:fs/promises';
 import path from 'node:path';
 import {afterAll, beforeAll, beforeEach, describe, expect, it} from '@jest/globals';
@@ -6,6 +7,7 @@ import {extract} from '../../src/lib/operations/extract.ts';
 import {type Confirm, type RestoreResult, restore} from '../../src/lib/operations/restore.ts';
 import type {SelectionRequest} from '../../src/lib/operations/selection.ts';
 import {createDatabase, runSql, type TestDatabase} from '../support/database.ts';
+import {guardedSql, privilegesQuery, type Roles} from '../support/privileges.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
@@ -167,7 +169,7 @@ describe('some tables of a backup', () => {
     expect(leftOut.map(({sql: statement}) => statement?.replaceAll(/\s+/g, ' '))).toEqual([
       'ALTER TABLE ONLY public.visits ADD CONSTRAINT "odd; FK . x" FOREIGN KEY (patient_id) REFERENCES public.patients(id) ON DELETE CASCADE;',
       'ALTER PUBLICATION everything ADD TABLE ONLY public.visits;',
-      'GRANT SELECT ON public.visits TO PUBLIC;',
+      'GRANT SELECT ON TABLE public.visits TO PUBLIC;',
     ]);
     await copy.query(leftOut.map(({sql: statement}) => statement).join('\n'));
     await copy.query(`COMMENT ON CONSTRAINT "odd; FK . x" ON public.visits IS 'c'`);
@@ -270,6 +272,92 @@ describe('a schema', () => {
     await restoreTables({schemas: ['billing']});
     expect(confirmed).toHaveLength(1);
     expect(await target.query('SELECT count(*) FROM billing.invoices')).toBe('40');
+  });
+});
+
+describe('owners and privileges of what is replaced', () => {
+  const suffix = randomBytes(4).toString('hex');
+  const roles: Roles = {owner: `"App User ${suffix}"`, other: `other_${suffix}`, reader: `reader_${suffix}`};
+  const all = Object.values(roles).join(', ');
+  let guarded: TestDatabase;
+  let place: TestStore;
+
+  beforeAll(async () => {
+    place = await testStore('directory');
+    for (const role of Object.values(roles)) await copy.query(`CREATE ROLE ${role} LOGIN PASSWORD 'pw'`);
+    guarded = await createDatabase(postgres, {
+      sql: `${guardedSql(roles)} DO $$ BEGIN FOR i IN 1..60 LOOP
+        EXECUTE format('CREATE TABLE guarded.many_%s (a int); GRANT SELECT ON guarded.many_%s TO ${roles.reader}', i, i); END LOOP; END $$`,
+    });
+    await backup(backupSettings({database: guarded.url, store: place, key}), runtime());
+  });
+  afterAll(async () => {
+    await guarded.drop();
+    await copy.query(`DROP ROLE ${all}`);
+    await place.dispose();
+  });
+
+  const restoreGuarded = (request: Partial<SelectionRequest>) =>
+    restore(
+      restoreSettings({target: guarded.url, store: place, key}, {selection: {tables: [], schemas: [], ...request}}),
+      confirm,
+      runtime(),
+    );
+
+  it('are as they were when the SQL that is listed is run', async () => {
+    const before = await guarded.query(privilegesQuery);
+    const {leftOut, warnings} = await restoreGuarded({schemas: ['guarded']});
+    expect(warnings).toEqual([]);
+    expect(await guarded.query(privilegesQuery)).not.toBe(before);
+    const listed = leftOut.map(({sql: statement}) => statement);
+    expect(listed.filter((text) => text?.includes('guarded.many_'))).toHaveLength(60);
+    expect(leftOut).toContainEqual({
+      what: 'owner and privileges of function guarded.secret()',
+      because: 'a backup holds no owners and no grants',
+      sql: `ALTER ROUTINE guarded.secret() OWNER TO ${roles.owner};\nREVOKE EXECUTE ON ROUTINE guarded.secret() FROM PUBLIC;`,
+    });
+    expect(leftOut.find(({what}) => what === 'owner and privileges of table guarded.t')?.sql?.split('\n')).toEqual([
+      `ALTER TABLE guarded.t OWNER TO ${roles.owner};`,
+      `REVOKE TRUNCATE ON TABLE guarded.t FROM ${roles.owner};`,
+      `GRANT INSERT, SELECT ON TABLE guarded.t TO ${roles.other} WITH GRANT OPTION;`,
+      `GRANT SELECT ("od""d"), SELECT (id), UPDATE (id) ON TABLE guarded.t TO ${roles.reader};`,
+    ]);
+    await guarded.query(listed.join('\n'));
+    expect(await guarded.query(privilegesQuery)).toBe(before);
+    // Nothing of what was not replaced.
+    const once = await restoreGuarded({tables: ['guarded.plain']});
+    expect(once.leftOut.map(({sql: statement}) => statement)).toEqual([
+      'GRANT SELECT ON TABLE guarded.plain TO PUBLIC;',
+    ]);
+    await guarded.query('GRANT SELECT ON TABLE guarded.plain TO PUBLIC');
+  });
+
+  it('need no word when default privileges gave the same, and a REVOKE when they gave more', async () => {
+    await guarded.query(`ALTER DEFAULT PRIVILEGES IN SCHEMA guarded GRANT SELECT ON TABLES TO PUBLIC, ${roles.other}`);
+    const {leftOut} = await restoreGuarded({tables: ['guarded.plain']});
+    expect(leftOut.map(({sql: statement}) => statement)).toEqual([
+      `REVOKE SELECT ON TABLE guarded.plain FROM ${roles.other};`,
+    ]);
+    await guarded.query(
+      `ALTER DEFAULT PRIVILEGES IN SCHEMA guarded REVOKE SELECT ON TABLES FROM PUBLIC, ${roles.other}`,
+    );
+  });
+
+  it('and publications made after the backup: they are told with the SQL that adds the table again', async () => {
+    await guarded.query(
+      `CREATE PUBLICATION warehouse FOR TABLE guarded.t (id, ssn) WHERE (id > 1), guarded.plain; CREATE PUBLICATION whole FOR TABLES IN SCHEMA guarded`,
+    );
+    const query = `SELECT pubname, tablename, attnames, rowfilter FROM pg_publication_tables WHERE pubname = 'warehouse' ORDER BY 1, 2`;
+    const before = await guarded.query(query);
+    const {leftOut} = await restoreGuarded({tables: ['guarded.plain', 'guarded.v', 'guarded.m', 'guarded.t']});
+    const lost = leftOut.filter(({what}) => what.includes('publication'));
+    expect(lost.map(({sql: statement}) => statement)).toEqual([
+      'ALTER PUBLICATION warehouse ADD TABLE ONLY guarded.plain;',
+      'ALTER PUBLICATION warehouse ADD TABLE ONLY guarded.t (id, ssn) WHERE ((id > 1));',
+    ]);
+    expect(await guarded.query(query)).toBe('');
+    await guarded.query(lost.map(({sql: statement}) => statement).join('\n'));
+    expect(await guarded.query(query)).toBe(before);
   });
 });
 

@@ -23,8 +23,6 @@ export interface Occupied {
   dependents: {object: string; on: string}[];
   /** Partitions that are not to be restored, and would go with their partitioned table; at most 20. */
   strayPartitions: string[];
-  /** Statements that give the replaced tables their grants again, which a backup does not hold; at most 50. */
-  grants: string[];
 }
 
 const list = (values: readonly string[]) => `ARRAY[${values.map(quoteLiteral).join(', ')}]::text[]`;
@@ -32,7 +30,7 @@ const list = (values: readonly string[]) => `ARRAY[${values.map(quoteLiteral).jo
 function occupiedSql({relations, wholeSchemas, schemas}: Wanted): string {
   return `
   WITH wanted AS MATERIALIZED (
-    SELECT c.oid, c.reltype, c.relkind, c.reltuples, c.relacl, c.relowner, n.nspname, c.relname, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
+    SELECT c.oid, c.reltype, c.relkind, c.reltuples, n.nspname, c.relname, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
     FROM pg_catalog.unnest(${list(relations)}) AS w (name)
       JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.name)
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace),
@@ -53,7 +51,9 @@ function occupiedSql({relations, wholeSchemas, schemas}: Wanted): string {
         WHEN 'pg_catalog.pg_statistic_ext'::regclass THEN (SELECT stxrelid FROM pg_catalog.pg_statistic_ext WHERE oid = d.objid)
       END AS relation,
       (SELECT pronamespace FROM pg_catalog.pg_proc WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND oid = d.objid) AS namespace
-    FROM needed JOIN pg_catalog.pg_depend d ON d.refclassid = needed.classid AND d.refobjid = needed.objid AND d.deptype = 'n'),
+    FROM needed JOIN pg_catalog.pg_depend d ON d.refclassid = needed.classid AND d.refobjid = needed.objid AND d.deptype = 'n'
+      -- A list of columns or a condition of a publication, which goes with the table.
+      AND d.classid <> 'pg_catalog.pg_publication_rel'::regclass),
   partitions AS (
     WITH RECURSIVE below AS (
       SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i JOIN wanted w ON w.oid = i.inhparent AND w.relkind = 'p'
@@ -78,14 +78,7 @@ function occupiedSql({relations, wholeSchemas, schemas}: Wanted): string {
           WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.refclassid = o.classid AND o.deptype IN ('a', 'i')), true)
       ORDER BY 1, 2 LIMIT 20) t),
     'strayPartitions', (SELECT coalesce(pg_catalog.json_agg(name), '[]') FROM (SELECT oid::regclass::text AS name FROM partitions
-      WHERE oid NOT IN (SELECT oid FROM wanted) ORDER BY 1 LIMIT 20) t),
-    'grants', (SELECT coalesce(pg_catalog.json_agg(grant_sql), '[]') FROM (
-      SELECT pg_catalog.format('GRANT %s ON %s%s TO %s%s;', pg_catalog.string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type),
-          CASE WHEN w.relkind = 'S' THEN 'SEQUENCE ' ELSE '' END, w.name,
-          CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
-          CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) AS grant_sql
-      FROM wanted w, pg_catalog.aclexplode(w.relacl) a WHERE a.grantee <> w.relowner
-      GROUP BY w.name, w.relkind, a.grantee, a.is_grantable ORDER BY 1 LIMIT 50) t))`;
+      WHERE oid NOT IN (SELECT oid FROM wanted) ORDER BY 1 LIMIT 20) t))`;
 }
 
 /** Whether a restore would replace something. */

@@ -58,8 +58,6 @@ export interface SwapFacts {
   preparedTransactions: number;
   logicalSlots: readonly string[];
   securityLabels: number;
-  /** Roles with rights on schemas, tables, sequences or functions in it; a backup holds no grants. */
-  grantedRoles: readonly string[];
   /** Other databases that this role may connect to; the most usual first. */
   otherDatabases: readonly string[];
   /** Of every database of the server. */
@@ -102,12 +100,7 @@ function factsSql(major: number): string {
     d AS MATERIALIZED (SELECT pg_catalog.to_jsonb(x) AS j, x.* FROM pg_catalog.pg_database x WHERE x.datname = current_database()),
     template AS (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = 'template0'),
     s AS (SELECT setrole, split_part(line, '=', 1) AS name, substr(line, position('=' IN line) + 1) AS value, n
-      FROM pg_catalog.pg_db_role_setting c JOIN d ON c.setdatabase = d.oid, unnest(c.setconfig) WITH ORDINALITY AS l (line, n)),
-    objects AS (
-      SELECT 'pg_namespace'::regclass AS class, oid, nspacl AS acl, nspowner AS owner, nspname <> 'public' AS counts_public
-        FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
-      UNION ALL SELECT 'pg_class'::regclass, oid, relacl, relowner, true FROM pg_catalog.pg_class WHERE oid >= 16384
-      UNION ALL SELECT 'pg_proc'::regclass, oid, proacl, proowner, false FROM pg_catalog.pg_proc WHERE oid >= 16384)
+      FROM pg_catalog.pg_db_role_setting c JOIN d ON c.setdatabase = d.oid, unnest(c.setconfig) WITH ORDINALITY AS l (line, n))
   SELECT pg_catalog.json_build_object(
     'database', d.datname, 'oid', d.oid::bigint, 'role', current_user,
     'isTemplate', d.datistemplate,
@@ -135,9 +128,6 @@ function factsSql(major: number): string {
     'preparedTransactions', (SELECT count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = d.datname),
     'logicalSlots', (SELECT coalesce(pg_catalog.json_agg(slot_name ORDER BY slot_name), '[]') FROM pg_catalog.pg_replication_slots l WHERE l.datoid = d.oid),
     'securityLabels', (SELECT count(*) FROM pg_catalog.pg_shseclabel l WHERE l.objoid = d.oid AND l.classoid = 'pg_catalog.pg_database'::regclass),
-    'grantedRoles', (SELECT coalesce(pg_catalog.json_agg(DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(a.grantee) END), '[]')
-      FROM objects o, pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner AND (a.grantee <> 0 OR counts_public)
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = o.class AND e.objid = o.oid AND e.deptype = 'e')),
     'otherDatabases', (SELECT coalesce(pg_catalog.json_agg(o.datname ORDER BY (o.datname = 'postgres') DESC, (o.datname = 'template1'), o.datname), '[]')
       FROM pg_catalog.pg_database o WHERE o.datallowconn AND o.oid <> d.oid AND pg_catalog.has_database_privilege(o.oid, 'CONNECT')),
     'names', (SELECT pg_catalog.json_agg(o.datname) FROM pg_catalog.pg_database o))
@@ -199,10 +189,6 @@ export function swapWarnings(facts: SwapFacts): string[] {
     [
       settings.length > 0,
       `${role} may not set these settings of ${database}, so the restored database is without them: ${settings.join(', ')}`,
-    ],
-    [
-      facts.grantedRoles.length > 0,
-      `a backup holds no grants: ${facts.grantedRoles.join(', ')} may do things in ${database} that they may not in the restored database until it is granted again (runbook, "Grants after a restore")`,
     ],
     [
       facts.logicalSlots.length > 0,

@@ -3,6 +3,7 @@ import {totals} from '../dump/contents.ts';
 import type {LeftOut} from '../dump/left-out.ts';
 import {readingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
+import {lookAtPrivileges, privilegeWarnings} from '../load/privileges.ts';
 import {
   claimTarget,
   createBeside,
@@ -24,6 +25,7 @@ import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {heldBy} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
+import {type PrivilegesBefore, privilegesLeftOut} from './privileges.ts';
 import {
   type Confirm,
   finishRestored,
@@ -79,7 +81,9 @@ export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runt
   const obstacles = swapObstacles(facts);
   if (obstacles.length > 0) throw swapRefused(target.address, obstacles);
   const server = await sessionBeside(prepared.session, facts);
-  for (const text of swapWarnings(facts)) warn(text);
+  const {major} = target;
+  const privileges = {before: await lookAtPrivileges(prepared.session, major), major, isSameDatabase: false};
+  for (const text of [...swapWarnings(facts), ...privilegeWarnings(privileges.before, privileges)]) warn(text);
   const replaced = {chosen: undefined};
   if (!isEmpty(target) && !(await confirm(target, openable.backup, replaced))) throw refusal(target, replaced);
   const claim = await claimTarget(server, facts);
@@ -87,7 +91,7 @@ export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runt
     const restored = await restoreBeside(
       stores.backups,
       keys,
-      {prepared, facts, claim, server, managed: settings.managed === true, searchPath: settings.searchPath},
+      {prepared, facts, privileges, claim, server, managed: settings.managed === true, searchPath: settings.searchPath},
       runtime,
       warn,
     );
@@ -119,6 +123,8 @@ function settingsLeftOut({database, role, properties}: SwapFacts): LeftOut[] {
 interface Beside {
   prepared: Prepared;
   facts: SwapFacts;
+  /** Of the target. */
+  privileges: PrivilegesBefore;
   claim: SwapClaim;
   /** To another database of the server. */
   server: Session;
@@ -130,7 +136,7 @@ interface Beside {
 async function restoreBeside(
   store: ObjectStore,
   keys: ReturnType<typeof readingKeys>,
-  {prepared, facts, claim, server, managed, searchPath}: Beside,
+  {prepared, facts, privileges, claim, server, managed, searchPath}: Beside,
   runtime: Runtime,
   warn: (message: string) => void,
 ) {
@@ -157,6 +163,7 @@ async function restoreBeside(
     const loaded = {...contents, tables: heldBy(filters, contents.tables)};
     const part = {isPart: false, filters, tablespaces};
     const uncountedTables = await finishRestored(beside, loaded, part, observer, warn);
+    const lost = await privilegesLeftOut(beside, privileges, warn);
     const interrupted = interruption(runtime.signal);
     if (interrupted) throw interrupted;
     const now = runtime.now();
@@ -170,7 +177,7 @@ async function restoreBeside(
     );
     return {
       ...totals(loaded),
-      leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...settingsLeftOut(facts)],
+      leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...settingsLeftOut(facts), ...lost],
       dumpBytes: bytes,
       uncountedTables,
       swap: {

@@ -10,6 +10,7 @@ import {type ReadingKeys, type RecoveryKeyText, readingKeys} from '../encrypt/ke
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {freeSpace} from '../load/disk-space.ts';
 import {preflight} from '../load/preflight.ts';
+import {lookAtPrivileges, privilegeWarnings} from '../load/privileges.ts';
 import {analyze, hiddenTables, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, missingTablespaces, otherTables, type TargetFacts} from '../load/target.ts';
@@ -24,11 +25,11 @@ import {type BackupChoice, findBackup, preRestoreLabel} from './catalog.ts';
 import {heldBy, type LoadFilter} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
+import {privilegesLeftOut} from './privileges.ts';
 import {type Runtime, sessionOf} from './runtime.ts';
 import {
   choose,
   lookAtChosen,
-  lostGrants,
   type Overwritten,
   overwrittenOf,
   type SelectionRequest,
@@ -111,6 +112,12 @@ async function restoreFrom(
   const {warnings, warn} = collectWarnings(runtime.observer, settings.target.warnings);
   const {openable, session, target, chosen, occupied} = await prepare(store, keys, settings, runtime, warn);
   const overwritten = occupied ? overwrittenOf(occupied) : isEmpty(target) ? undefined : {chosen: undefined};
+  const privileges = overwritten && {
+    before: await lookAtPrivileges(session, target.major),
+    major: target.major,
+    isSameDatabase: true,
+  };
+  if (privileges && !chosen) for (const text of privilegeWarnings(privileges.before, privileges)) warn(text);
   if (overwritten && !(await confirm(target, openable.backup, overwritten))) throw refusal(target, overwritten);
   const safetyBackup = overwritten ? await backUpFirst(settings, runtime) : undefined;
   const filters = [
@@ -128,6 +135,9 @@ async function restoreFrom(
   const loaded = {...contents, tables: heldBy(filters, contents.tables)};
   const part = {isPart: chosen !== undefined, filters, tablespaces};
   const uncountedTables = await finishRestored(session, loaded, part, runtime.observer, warn);
+  const leftOut = filters.flatMap((filter) => filter.leftOut);
+  const listed = new Set(leftOut.map(({what}) => what));
+  const lost = privileges ? await privilegesLeftOut(session, privileges, warn) : [];
   return {
     key: openable.backup.key,
     recoveryPoint: openable.backup.startedAt,
@@ -137,7 +147,7 @@ async function restoreFrom(
     durationMs: Math.round(performance.now() - started),
     uncountedTables,
     safetyBackup,
-    leftOut: [...filters.flatMap(({leftOut}) => leftOut), ...(occupied ? lostGrants(occupied) : [])],
+    leftOut: [...leftOut, ...lost.filter(({what}) => !listed.has(what))],
     warnings,
   };
 }

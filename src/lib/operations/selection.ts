@@ -1,7 +1,6 @@
 /** Restoring some tables of a backup: what is meant, what of it the target holds, and the stage that lets only that through. */
 import {pipeline} from 'node:stream/promises';
 import {filterEntries} from '../dump/entry-filter.ts';
-import type {LeftOut} from '../dump/left-out.ts';
 import {type Outline, OutlineReader} from '../dump/outline.ts';
 import {SelectRules} from '../dump/select.ts';
 import {resolveSelection, type Selection, type SelectionRequest} from '../dump/selection.ts';
@@ -93,11 +92,6 @@ export interface Overwritten {
 
 export function overwrittenOf(occupied: Occupied): Overwritten | undefined {
   return isOccupied(occupied) ? {chosen: occupied.relations} : undefined;
-}
-
-/** Grants of tables that were replaced, which a backup does not hold. */
-export function lostGrants({grants}: Occupied): LeftOut[] {
-  return grants.map((sql) => ({what: 'a grant on a replaced table', because: 'a backup holds no grants', sql}));
 }
 
 /** What lets only the chosen tables through. @param createSchemas schemas to make; by default all that are needed */
