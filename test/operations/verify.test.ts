@@ -1,3 +1,4 @@
+import {spawnSync} from 'node:child_process';
 import {createCipheriv, randomBytes} from 'node:crypto';
 import {readdir, readFile, writeFile} from 'node:fs/promises';
 import os from 'node:os';
@@ -8,9 +9,10 @@ import {backupKey, verificationKey} from '../../src/lib/catalog/key-names.ts';
 import {BackupError} from '../../src/lib/errors.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {list} from '../../src/lib/operations/list.ts';
+import type {Runtime} from '../../src/lib/operations/runtime.ts';
 import {type VerifyResult, type VerifySettings, verify} from '../../src/lib/operations/verify.ts';
 import {allCommandLines} from '../support/cli.ts';
-import {createDatabase, type TestDatabase} from '../support/database.ts';
+import {createDatabase, runSql, type TestDatabase} from '../support/database.ts';
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
@@ -77,6 +79,35 @@ function statuses({steps}: VerifyResult): Record<string, string> {
 
 function noteOf({steps}: VerifyResult, id: string): string {
   return steps.find((step) => step.id === id)?.note ?? '';
+}
+
+/** Runs SQL while the backup is restored, and has the restore wait for it. */
+function meanwhile(url: string, sql: string): Runtime {
+  let isDone = false;
+  return runtime({
+    observer: (event) => {
+      if (isDone || event.type !== 'progress' || event.step !== 'restore') return;
+      isDone = true;
+      const address = new URL(url);
+      const env = {...process.env, PGPASSWORD: address.password, PGCONNECT_TIMEOUT: '10'};
+      address.password = '';
+      const psql = path.join(postgres.binDirectory, 'psql');
+      const {status, stderr} = spawnSync(psql, ['-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', address.href], {
+        input: sql,
+        env,
+      });
+      if (status !== 0) throw new Error(String(stderr));
+    },
+  });
+}
+
+/** A role that may make no database, and an empty one that it may restore into. */
+async function borrowable(grants: (names: {role: string; database: string}) => string) {
+  const role = `weak_${randomBytes(4).toString('hex')}`;
+  const database = await createDatabase(postgres);
+  await source.query(`CREATE ROLE "${role}" LOGIN PASSWORD 'weak'; ${grants({role, database: database.name})}`);
+  const url = postgres.url(database.name, {user: role, password: 'weak'});
+  return {role, database, url, place: {on: 'server', connection: connectionTo(url)} as const};
 }
 
 const takeBackup = () => backup(backupSettings({database: source.url, store, key}), runtime());
@@ -164,32 +195,140 @@ describe('a scratch database', () => {
   it('is the named one where the role may make none, and is empty again afterwards', async () => {
     store = await testStore('directory');
     await takeBackup();
-    const role = `weak_${randomBytes(4).toString('hex')}`;
-    const empty = await createDatabase(postgres);
-    await source.query(
-      `CREATE ROLE "${role}" LOGIN PASSWORD 'weak'; GRANT ALL ON DATABASE "${empty.name}" TO "${role}"`,
-    );
+    const {
+      role,
+      database: empty,
+      place,
+    } = await borrowable((names) => `GRANT ALL ON DATABASE "${names.database}" TO "${names.role}"`);
     await empty.query(`GRANT ALL ON SCHEMA public TO "${role}"`);
     try {
-      const connection = connectionTo(postgres.url(empty.name, {user: role, password: 'weak'}));
-      const result = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+      const result = await verify(settings({scratch: place}), runtime());
       expect(noteOf(result, 'restore')).toContain('it was empty');
+      expect(result.warnings).toEqual([]);
       expect(result.isProved).toBe(true);
       expect(await empty.query(`SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace`)).toBe('0');
 
       await empty.query(`CREATE TYPE precious_type AS ENUM ('a')`);
-      const withType = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+      const withType = await verify(settings({scratch: place}), runtime());
       expect(noteOf(withType, 'restore')).toContain('holds types: it could not be given back as it was');
       await empty.query('DROP TYPE precious_type');
 
       await empty.query('CREATE TABLE precious (a int)');
-      const refused = await verify(settings({scratch: {on: 'server', connection}}), runtime());
+      const refused = await verify(settings({scratch: place}), runtime());
       expect(statuses(refused)).toMatchObject({restore: 'failed'});
       expect(noteOf(refused, 'restore')).toContain('could not be given back as it was');
       expect(await empty.query('SELECT count(*) FROM precious')).toBe('0');
     } finally {
       await empty.drop();
       await source.query(`DROP ROLE "${role}"`);
+    }
+  });
+
+  it('that is the named one leaves the role its rights on other databases', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const other = await createDatabase(postgres);
+    const owner = `owner_${other.name}`;
+    const {role, database, place} = await borrowable(
+      (names) => `CREATE ROLE "${owner}"; GRANT "${owner}" TO "${names.role}";
+        ALTER DATABASE "${names.database}" OWNER TO "${owner}"; ALTER DATABASE "${other.name}" OWNER TO "${owner}"; SET ROLE "${owner}";
+        GRANT CONNECT, CREATE ON DATABASE "${names.database}" TO "${names.role}"; GRANT CONNECT ON DATABASE "${other.name}" TO "${names.role}"`,
+    );
+    const grants = () =>
+      source.query(
+        `SELECT datname, datacl FROM pg_database WHERE datname IN ('${database.name}', '${other.name}') ORDER BY 1`,
+      );
+    try {
+      const before = await grants();
+      expect(before).toContain(role);
+      expect((await verify(settings({scratch: place}), runtime())).isProved).toBe(true);
+      expect(await grants()).toBe(before);
+    } finally {
+      await Promise.all([database.drop(), other.drop()]);
+      await source.query(`DROP ROLE "${role}", "${owner}"`);
+    }
+  });
+
+  it('that is the named one keeps what somebody else makes in it meanwhile, and then nothing is said of the backup', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const {role, database, url, place} = await borrowable(
+      (names) => `ALTER DATABASE "${names.database}" OWNER TO "${names.role}"`,
+    );
+    try {
+      const result = await verify(
+        settings({scratch: place}),
+        meanwhile(url, 'CREATE SCHEMA mine; CREATE TABLE mine.precious AS SELECT 7 AS a'),
+      );
+      expect(statuses(result)).toMatchObject({integrity: 'passed', restore: 'failed'});
+      expect(noteOf(result, 'restore')).toMatch(/^There is no database to try the restore in.*table mine\.precious/);
+      expect(result.warnings.join()).toContain('left as it is');
+      expect(await database.query(`SELECT * FROM mine.precious; SELECT to_regclass('patients') IS NULL`)).toBe('7\nt');
+      expect((await store.keys()).some((name) => name.endsWith('.verification.json'))).toBe(false);
+    } finally {
+      await database.drop();
+      await source.query(`DROP ROLE "${role}"`);
+    }
+  });
+
+  it('is dropped when the backup holds a subscription, and so is one that an earlier run could not drop', async () => {
+    store = await testStore('directory');
+    // Nobody answers there: neither a restore nor a drop asks.
+    const subscription = `CREATE SUBSCRIPTION other CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION x WITH (connect = false)`;
+    const subscriber = await createDatabase(postgres, {sql: `CREATE TABLE patients AS SELECT 1 AS a; ${subscription}`});
+    const stale = 'loma_verify_20250101000000_0123abce';
+    await source.query(`CREATE DATABASE ${stale}`);
+    try {
+      await runSql(postgres.url(stale), subscription);
+      await backup(backupSettings({database: subscriber.url, store, key}), runtime());
+      const result = await verify(settings(), runtime());
+      expect(result).toMatchObject({isProved: true, warnings: []});
+      expect(
+        await source.query(`SELECT datname FROM pg_database JOIN pg_subscription ON subdbid = pg_database.oid`),
+      ).toBe(subscriber.name);
+    } finally {
+      await subscriber.query('ALTER SUBSCRIPTION other SET (slot_name = NONE); DROP SUBSCRIPTION other');
+      await subscriber.drop();
+    }
+  });
+
+  it('that an earlier run has left and nobody can drop is told, and keeps nothing from being proved', async () => {
+    store = await testStore('directory');
+    await takeBackup();
+    const stale = 'loma_verify_20250101000000_0123abcf';
+    await source.query(`CREATE DATABASE ${stale} IS_TEMPLATE true`);
+    try {
+      const {isProved, warnings} = await verify(settings(), runtime());
+      expect(isProved).toBe(true);
+      expect(warnings).toEqual([
+        expect.stringMatching(new RegExp(`${stale}.*cannot drop a template database.*DROP DATABASE ${stale}`)),
+      ]);
+    } finally {
+      await source.query(`ALTER DATABASE ${stale} IS_TEMPLATE false`);
+      await source.query(`DROP DATABASE ${stale}`);
+    }
+  });
+
+  it('leaves no role behind, and names one that another run uses meanwhile', async () => {
+    store = await testStore('directory');
+    const [used, unused] = ['a', 'b'].map((name) => `app_${name}_${randomBytes(4).toString('hex')}`);
+    const beside = await createDatabase(postgres, {sql: 'CREATE TABLE t (a int)'});
+    const policies = (names: (string | undefined)[]) =>
+      names.map((name) => `CREATE POLICY ${name} ON patients TO ${name} USING (true)`).join('; ');
+    await source.query(`CREATE ROLE ${used}; CREATE ROLE ${unused}; ${policies([used, unused])}`);
+    await takeBackup();
+    await source.query(
+      `DROP POLICY ${used} ON patients; DROP POLICY ${unused} ON patients; DROP ROLE ${used}, ${unused}`,
+    );
+    try {
+      const sql = `CREATE POLICY other ON t TO ${used} USING (true)`;
+      const {isProved, warnings} = await verify(settings(), meanwhile(beside.url, sql));
+      expect(isProved).toBe(true);
+      expect(warnings).toEqual([expect.stringContaining(`the role ${used}, made for the test, could not be dropped`)]);
+      expect(await source.query(`SELECT rolname FROM pg_roles WHERE rolname IN ('${used}', '${unused}')`)).toBe(used);
+    } finally {
+      await beside.drop();
+      await source.query(`DROP ROLE IF EXISTS ${used}, ${unused}`);
     }
   });
 

@@ -23,7 +23,7 @@ export interface ForPsqlOptions {
    * Called when everything before this stage has ended well, so when the whole backup was authentic.
    */
   beforeCommit: () => string;
-  /** What psql prints when it has run that SQL. Random: nothing in the dump can say it. */
+  /** What psql prints when it has run that SQL, before the number of its transaction. Random: nothing in the dump can say it. */
   lastWord: string;
   /** Is kept when psql has said the last word; broken, when it has not. Only then COMMIT is said. */
   mayCommit: () => Promise<void>;
@@ -75,12 +75,15 @@ export function forPsql({restrictToken, searchPath, beforeCommit, lastWord, mayC
   const stage = scanStage(handler, take, () => {
     // Nothing of the dump comes after this.
     const unrestrict = restrictToken === undefined ? '' : `\\unrestrict ${restrictToken}\n`;
-    keep(Buffer.from(`\n${beforeCommit()}\n${unrestrict}\\echo ${lastWord}\n`));
+    keep(Buffer.from(`\n${beforeCommit()}\n${unrestrict}${numberOfTransaction}\\echo ${lastWord} :transaction\n`));
     return mayCommit().then(() => keep(Buffer.from('COMMIT;\n')));
   });
   stage.push(`${restrictToken === undefined ? '' : `\\restrict ${restrictToken}\n`}${noticeLostClient}BEGIN;\n`);
   return stage;
 }
+
+/** What a restore has made is told by it from what others make. */
+const numberOfTransaction = 'SELECT pg_catalog.pg_current_xact_id() AS transaction \\gset\n';
 
 const needed = 'dependent_objects_still_exist';
 /** Of a type or domain, and of a schema. */

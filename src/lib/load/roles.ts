@@ -1,5 +1,5 @@
 /** Roles that a dump names in policies and user mappings, whatever `--no-owner` leaves out: the target must have them. */
-import {BackupError} from '../errors.ts';
+import {asBackupError, BackupError, messageOf} from '../errors.ts';
 import {query, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
 
 /**
@@ -24,11 +24,18 @@ export async function createMissingRoles(session: Session, roles: readonly strin
   }
 }
 
-export async function dropRoles(session: Session, roles: readonly string[]): Promise<void> {
+/** @returns the roles that could not be dropped, with the reason: another run that names one may use it by now */
+export async function dropRoles(session: Session, roles: readonly string[]): Promise<{role: string; reason: string}[]> {
   const {signal: _, ...cleanUp} = session;
-  if (roles.length > 0) {
-    await query(cleanUp, roles.map((role) => `DROP ROLE IF EXISTS ${quoteIdentifier(role)};`).join('\n'));
+  const failed: {role: string; reason: string}[] = [];
+  for (const role of roles) {
+    try {
+      await query(cleanUp, `DROP ROLE IF EXISTS ${quoteIdentifier(role)};`);
+    } catch (error) {
+      failed.push({role, reason: asBackupError(error).reason ?? messageOf(error)});
+    }
   }
+  return failed;
 }
 
 /** Roles that the server does not have. */

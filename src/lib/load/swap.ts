@@ -7,18 +7,16 @@
  */
 import {randomInt} from 'node:crypto';
 import {BackupError, interruption, messageOf} from '../errors.ts';
-import {connectionArgument, pathlessEnvironment, withDatabase} from '../postgres/connection.ts';
-import {quotedMark, talkTo} from '../postgres/process.ts';
-import {query, queryError, queryJson, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
+import {withDatabase} from '../postgres/connection.ts';
+import {quotedMark} from '../postgres/process.ts';
+import {query, queryJson, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
+import {type Claim, claim, lockClass} from './claim.ts';
+import {dropDatabase} from './drop-database.ts';
 import {type DatabaseProperties, mayEndSession, type SwapFacts, sessionsOn} from './swap-facts.ts';
 import {newDatabaseName, newDatabasePattern} from './swap-names.ts';
 import {isForTheEnd, settingsSql} from './swap-settings.ts';
 
-/**
- * Classes of advisory locks ("loma", "lomb"): one says by its token that the run which made a database lives, the other by
- * its OID that a database is being swapped. Advisory locks belong to a database, but everybody sees them in pg_locks.
- */
-const lockClass = {newDatabase: 0x6c6f6d61, target: 0x6c6f6d62} as const;
+export {dropDatabase as dropNewDatabase};
 
 /** The beginning of the comment that marks a database of ours. */
 const marker = 'loma-backup restore --swap:';
@@ -50,10 +48,9 @@ export async function sessionBeside(session: Session, {otherDatabases}: SwapFact
  * A run's claim on a target, which ends with the run, however it ends. Should its session be lost before, another run may
  * begin, and drop this one's new database: then this one fails, and the target is as it was.
  */
-export interface SwapClaim {
+export interface SwapClaim extends Claim {
   /** Of the run; its new database has it in its name. */
   token: number;
-  release(): Promise<void>;
 }
 
 /**
@@ -63,26 +60,12 @@ export interface SwapClaim {
  */
 export async function claimTarget(server: Session, facts: SwapFacts): Promise<SwapClaim> {
   const token = randomInt(2 ** 31);
-  const environment = pathlessEnvironment(server.connection, server.inherited);
-  const args = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse'];
-  const keeper = talkTo(server.psql.path, [...args, `--dbname=${connectionArgument(server.connection)}`], {
-    environment,
-  });
-  const target = lockClass.target;
-  try {
-    // Idle for as long as the restore takes; the setting is unknown before PostgreSQL 14.
-    const answer = await keeper.ask(
-      `WITH s AS (SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout')
-       SELECT CASE WHEN (SELECT count(*) FROM s) > 1 OR ${isLocked(target, String(facts.oid))} THEN false
-         ELSE pg_catalog.pg_try_advisory_lock(${target}, ${facts.oid | 0})
-          AND pg_catalog.pg_try_advisory_lock(${lockClass.newDatabase}, ${token}) END;\n`,
-    );
-    if (answer !== 't') throw swappedByAnother(facts);
-  } catch (error) {
-    await keeper.stop();
-    throw queryError(error, server);
-  }
-  return {token, release: () => keeper.stop()};
+  const locks = `CASE WHEN ${isLocked(lockClass.target, String(facts.oid))} THEN false
+    ELSE pg_catalog.pg_try_advisory_lock(${lockClass.target}, ${facts.oid | 0})
+     AND pg_catalog.pg_try_advisory_lock(${lockClass.newDatabase}, ${token}) END`;
+  const held = await claim(server, locks);
+  if (!held) throw swappedByAnother(facts);
+  return {token, release: held.release};
 }
 
 function swappedByAnother({database}: SwapFacts): BackupError {
@@ -113,40 +96,13 @@ export async function dropAbandoned(server: Session): Promise<{dropped: string[]
   const failed: string[] = [];
   for (const name of names) {
     try {
-      await dropNewDatabase(server, name);
+      await dropDatabase(server, name);
       dropped.push(name);
     } catch (error) {
       failed.push(`${name} (${error instanceof BackupError ? (error.reason ?? error.message) : messageOf(error)})`);
     }
   }
   return {dropped, failed};
-}
-
-/** Drops a database that a run has made. One that has taken the target's place has another name by then. */
-export async function dropNewDatabase(server: Session, name: string): Promise<void> {
-  const drop = `DROP DATABASE IF EXISTS ${quoteIdentifier(name)} WITH (FORCE)`;
-  try {
-    await query(server, drop);
-  } catch (error) {
-    if (!/subscription/.test((error instanceof BackupError && error.reason) || '')) throw error;
-    await dropSubscriptions({...server, connection: withDatabase(server.connection, name)});
-    await query(server, drop);
-  }
-}
-
-/** A restored subscription keeps its database from being dropped. It was made without a connection: nothing runs yet. */
-async function dropSubscriptions(session: Session): Promise<void> {
-  const names = (await queryJson(
-    session,
-    `SELECT coalesce(pg_catalog.json_agg(s.subname), '[]') FROM pg_catalog.pg_subscription s, pg_catalog.pg_database d
-     WHERE s.subdbid = d.oid AND d.datname = current_database()`,
-  )) as string[];
-  for (const name of names.map(quoteIdentifier)) {
-    await query(
-      session,
-      `ALTER SUBSCRIPTION ${name} DISABLE; ALTER SUBSCRIPTION ${name} SET (slot_name = NONE); DROP SUBSCRIPTION ${name};`,
-    );
-  }
 }
 
 /** A new database, empty and marked, with what the target has beside its content. */
@@ -171,7 +127,7 @@ export async function createBeside(server: Session, facts: SwapFacts, claim: Swa
     );
   } catch (error) {
     const {signal: _, ...cleanUp} = server;
-    await dropNewDatabase(cleanUp, name);
+    await dropDatabase(cleanUp, name);
     throw error;
   }
   return name;

@@ -361,6 +361,8 @@ export interface LoadOptions {
   searchPath?: string | undefined;
   /** What is so after a failure, when the database that is loaded is thrown away then. */
   aftermath?: string;
+  /** Is told the number of the transaction (xid8) that all of it is done in, before its COMMIT. */
+  onTransaction?: (number: string) => void;
 }
 
 /** The one pipeline of a restore. `COMMIT` is its last word, said when every stage before has ended well. */
@@ -370,7 +372,7 @@ export async function load(
   keys: ReadingKeys,
   session: Session,
   {observer, signal}: Runtime,
-  {filters = [], aftermath, searchPath, ...options}: LoadOptions = {},
+  {filters = [], aftermath, searchPath, onTransaction, ...options}: LoadOptions = {},
 ): Promise<Inspection> {
   const totalBytes = openable.backup.sizeBytes;
   if (openable.manifest) observer({type: 'skipped', step: 'authenticate', note: 'authenticated while it is read'});
@@ -406,7 +408,7 @@ export async function load(
     beforeCommit() {
       dump.check(inspector.inspection);
       for (const {check} of filters) check();
-      checked = psql.printed(lastWord);
+      checked = psql.printed(lastWord).then(onTransaction);
       return rowCountChecks(heldBy(filters, inspector.inspection.contents.tables));
     },
     async mayCommit() {

@@ -76,7 +76,8 @@ export class TrialRestore {
     const facts = await serverFacts(server);
     this.#serverVersion = facts.version;
     const pgDump = await locatePgDump(facts.major, this.#runtime.environment.PATH ?? '');
-    const scratch = await createScratch(server, manifest?.encoding ?? facts.encoding, this.#runtime.now());
+    const {warn} = this.#options;
+    const scratch = await createScratch(server, manifest?.encoding ?? facts.encoding, this.#runtime.now(), warn);
     let roles: string[] = [];
     try {
       roles = await createMissingRoles(server, manifest?.roles ?? []);
@@ -86,6 +87,7 @@ export class TrialRestore {
         withEntries: true,
         filters: managed ? [managed] : [],
         searchPath: this.#options.searchPath,
+        onTransaction: (number) => scratch.loadedBy(number),
       });
       await managed?.settle?.();
       await analyze(scratch.session);
@@ -99,7 +101,10 @@ export class TrialRestore {
           onBytes: (bytes) => this.#runtime.observer({type: 'progress', step: 'restore', bytes}),
         },
       );
-      if (differences.length > 0) throw proofFailed(differences);
+      if (differences.length > 0) {
+        await scratch.requireUndisturbed();
+        throw proofFailed(differences);
+      }
       const {tables, rows} = totals(inspection.contents);
       const seconds = (this.#recoveryMs / 1000).toFixed(1);
       return [
@@ -110,7 +115,11 @@ export class TrialRestore {
       ].join('; ');
     } finally {
       await this.#cleanUp('the scratch database', () => scratch.drop());
-      await this.#cleanUp('roles made for the test', () => dropRoles(server, roles));
+      for (const {role, reason} of await dropRoles(server, roles)) {
+        warn(
+          `the role ${role}, made for the test, could not be dropped (${reason}): drop it when nothing uses it any more`,
+        );
+      }
     }
   }
 

@@ -293,8 +293,11 @@ export function readFrom(file: string, args: readonly string[], options: ReadOpt
 
 /** A running program that is written to, and that says something. */
 export interface WriteProcess extends ProcessStream<Writable> {
-  /** Is kept when the program prints this line; broken with its failure when it ends without. Ask before it can have printed it. */
-  printed(line: string): Promise<void>;
+  /**
+   * Is kept, with the rest of the line, when the program prints a line of this word and what a space sets apart from it; broken with
+   * its failure when it ends without. Ask before it can have printed it.
+   */
+  printed(word: string): Promise<string>;
 }
 
 /** Starts a program and writes to its standard input. The stream finishes when the program has ended well. */
@@ -303,15 +306,17 @@ export function writeTo(file: string, args: readonly string[], options: StreamOp
   const output = child.stdout as unknown as Readable;
   // Whether somebody listens or not: a full pipe would hold the program up.
   output.resume();
-  const printed = (line: string) =>
-    new Promise<void>((resolve, reject) => {
-      let latest = '\n';
+  const printed = (word: string) =>
+    new Promise<string>((resolve, reject) => {
+      let unfinished = '';
       output.on('data', (bytes: Buffer) => {
-        latest += bytes.toString('latin1');
-        if (latest.includes(`\n${line}\n`)) resolve();
-        latest = latest.slice(-line.length - 1);
+        const lines = (unfinished + bytes.toString('latin1')).split('\n');
+        // Of a line that is too long to be looked for, its beginning is enough.
+        unfinished = (lines.pop() ?? '').slice(0, 1000);
+        const found = lines.find((line) => line === word || line.startsWith(`${word} `));
+        if (found !== undefined) resolve(found.slice(word.length + 1));
       });
-      child.then(() => reject(new Error(`${path.basename(file)} ended without having said ${line}`)), reject);
+      child.then(() => reject(new Error(`${path.basename(file)} ended without having said ${word}`)), reject);
     });
   return {stream: killedWith(child.writable(), child), stop: stopper(child), printed};
 }

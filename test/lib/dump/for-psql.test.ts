@@ -22,7 +22,8 @@ const mayCommit = async () => {};
 const lastWord = 'w0rd';
 const stage = () => forPsql({restrictToken: 'tok3n', beforeCommit: () => checks, lastWord, mayCommit});
 /** What comes after the checks. */
-const ending = '\\unrestrict tok3n\n\\echo w0rd\nCOMMIT;\n';
+const lastWords = 'SELECT pg_catalog.pg_current_xact_id() AS transaction \\gset\n\\echo w0rd :transaction\nCOMMIT;\n';
+const ending = `\\unrestrict tok3n\n${lastWords}`;
 
 describe('what psql gets to see', () => {
   it('is the dump without its own restrict and transaction lines, in one restricted transaction', async () => {
@@ -70,7 +71,7 @@ describe('what psql gets to see', () => {
   it('begins without \\restrict for a psql that does not know it', async () => {
     const older = forPsql({restrictToken: undefined, beforeCommit: () => '', lastWord, mayCommit});
     expect((await feed([Buffer.from('SELECT 1;\n')], older)).toString()).toBe(
-      `${noticeLostClient}BEGIN;\nSELECT 1;\n\n\n\\echo w0rd\nCOMMIT;\n`,
+      `${noticeLostClient}BEGIN;\nSELECT 1;\n\n\n${lastWords}`,
     );
   });
 

@@ -138,8 +138,15 @@ describe('a program at one end of a pipeline', () => {
     };
     const good = run('echo "not ready"; read -r line; echo "$line"; cat >/dev/null');
     good.stream.write('ready\n');
-    await good.said;
+    expect(await good.said).toBe('');
     await pipeline(Readable.from([]), good.stream);
+    const more = run('echo unready; echo ready to go; echo ready to stay; cat >/dev/null');
+    expect(await more.said).toBe('to go');
+    await pipeline(Readable.from([]), more.stream);
+    const inPieces = run('printf "readyx\nrea"; read -r line; printf "dy 4"; read -r line; echo 2; cat >/dev/null');
+    inPieces.stream.write('\n\n');
+    expect(await inPieces.said).toBe('42');
+    await pipeline(Readable.from([]), inPieces.stream);
     await expect(run('echo "not ready"; echo no >&2; exit 3').said).rejects.toMatchObject({exitCode: 3});
     await expect(run('echo already').said).rejects.toThrow('sh ended without having said ready');
   });
