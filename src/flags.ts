@@ -19,7 +19,7 @@ export const retentionFlags = {
     min: 0,
   }),
   'keep-last': Flags.integer({
-    description: `Keep this many of the newest complete backups, however old they are. [default: ${defaultRetention.keepLast}]`,
+    description: `Of each database, keep this many of the newest complete backups of each kind, however old they are. [default: ${defaultRetention.keepLast}]`,
     min: 1,
   }),
 };

@@ -71,6 +71,7 @@ const backup: Backup = {
   dumpBytes: 1,
   durationMs: 1,
   keyFingerprint: 'f',
+  excludedTableData: [],
   seal: 'unchecked',
   verification: {at, isProved: false},
   objectKeys: ['k'],

@@ -2,6 +2,7 @@ import {afterEach, beforeEach, describe, expect, it} from '@jest/globals';
 import {defaultRetention} from '../../src/lib/catalog/retention.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {findBackup} from '../../src/lib/operations/catalog.ts';
+import {prune} from '../../src/lib/operations/prune.ts';
 import {type RestoreSettings, restore} from '../../src/lib/operations/restore.ts';
 import {createDatabase, type TestDatabase} from '../support/database.ts';
 import {servers} from '../support/sandbox.ts';
@@ -67,6 +68,38 @@ describe('a restore over a database that is not empty', () => {
     const atAnyTime = await findBackup(store.store, {by: 'time', at: new Date(Date.now() + 1e9)}, undefined);
     expect([latest.backup.key, atAnyTime.backup.key]).toEqual([first, first]);
     expect(safetyBackup).not.toBe(first);
+  });
+
+  it('keeps a backup that can be restored as the newest one, however many were taken before a restore', async () => {
+    for (let times = 0; times < 2; times += 1) await restore(settings(), yes, runtime());
+    const {decisions, deleted} = await prune(
+      {
+        store: store.settings,
+        optionalKeys: keySettings(key),
+        retention: {keepDays: 0, keepLast: 1},
+        dryRun: false,
+      },
+      // A day later, so that none is young.
+      runtime({now: () => new Date(Date.now() + 86_400_000)}),
+    );
+    expect(deleted).toHaveLength(1);
+    expect(decisions.map(({action, because}) => [action, because])).toEqual([
+      ['keep', `it is the newest pre-restore backup of ${target.name} that can be restored`],
+      ['delete', 'it is older than 0 days'],
+      ['keep', `it is the newest backup of ${source.name} that can be restored`],
+    ]);
+    expect((await restore(settings(), yes, runtime())).key).toBe(decisions[2]?.backup.key);
+  });
+
+  it('names such a backup when there is no other, and does not take it by itself', async () => {
+    const {key: first, safetyBackup} = await restore(settings(), yes, runtime());
+    for (const object of [first, `${first}.metadata.json`]) await store.store.delete(object);
+    const error = await failureOf(restore(settings(), yes, runtime()));
+    expect(error).toMatchObject({code: 'BACKUP_NOT_FOUND', exitCode: 4});
+    expect(error.reason).toMatch(/holds no backup that is complete, but for those .*before a restore/);
+    expect(error.hint).toContain(safetyBackup);
+    const atATime = {by: 'time', at: new Date(Date.now() + 1e9)} as const;
+    expect((await failureOf(findBackup(store.store, atATime, undefined))).hint).toContain(safetyBackup);
   });
 
   it('says which newer backups were passed over, because they are not whole', async () => {

@@ -27,6 +27,7 @@ function backupOf(day: number, changes: Partial<Backup> = {}): Backup {
     dumpBytes: 1,
     durationMs: 1,
     keyFingerprint: '0123456789abcdef',
+    excludedTableData: [],
     seal: 'verified',
     verification: day === 1 ? {at: startedAt, isProved: true} : undefined,
     objectKeys: [],

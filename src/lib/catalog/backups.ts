@@ -65,6 +65,8 @@ export interface Backup {
   dumpBytes: number | undefined;
   durationMs: number | undefined;
   keyFingerprint: string | undefined;
+  /** Patterns of tables whose rows were left out; undefined where nothing says so. */
+  excludedTableData: string[] | undefined;
   /** Whether the manifest's seal was checked; undefined without a manifest. */
   seal: SealState | undefined;
   /** The last verification, if there was one that can be believed. */
@@ -104,6 +106,7 @@ export function describeBackup(
     dumpBytes: manifest?.dumpBytes,
     durationMs: manifest?.durationMs,
     keyFingerprint: manifest?.keyFingerprint,
+    excludedTableData: manifest?.excludedTableData,
     seal: reading?.is === 'document' ? reading.seal : undefined,
     verification,
     objectKeys: [objects.manifest, objects.verification, objects.body].flatMap((object) =>
@@ -140,4 +143,31 @@ function judge(
 /** Whether a restore from it can be tried: everything that is not missing a part or damaged. */
 export function isRestorable({state}: Pick<Backup, 'state'>): boolean {
   return state === 'complete' || state === 'legacy';
+}
+
+/**
+ * Label of the backup that a restore takes of what it overwrites. Somebody wanted that state gone: such a backup is
+ * restored when its key is named, never as the newest one.
+ */
+export const preRestoreLabel = 'pre-restore';
+
+/** `partial`: with the rows of some tables left out. */
+export type BackupKind = 'full' | 'partial' | 'pre-restore';
+
+export function kindOf({label, excludedTableData}: Pick<Backup, 'label' | 'excludedTableData'>): BackupKind {
+  if (label === preRestoreLabel) return 'pre-restore';
+  return excludedTableData?.length ? 'partial' : 'full';
+}
+
+/**
+ * Whether one of the keys opens a backup; undefined when that is not known: there are no keys, or it is of the older form,
+ * which does not name its key. A manifest that none of them sealed may name any key.
+ * @param fingerprints of the keys at hand
+ */
+export function isOpenedBy(
+  {keyFingerprint, seal}: Pick<Backup, 'keyFingerprint' | 'seal'>,
+  fingerprints: readonly string[] | undefined,
+): boolean | undefined {
+  if (!fingerprints || keyFingerprint === undefined) return undefined;
+  return seal === 'verified' && fingerprints.includes(keyFingerprint);
 }

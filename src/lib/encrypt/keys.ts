@@ -142,6 +142,10 @@ export function allKeys(keys: ReadingKeys): readonly EncryptionKey[] {
   return [...(keys.current ? [keys.current] : []), ...keys.previous];
 }
 
+export function fingerprintsOf(keys: ReadingKeys): string[] {
+  return allKeys(keys).map(({fingerprint}) => fingerprint);
+}
+
 /** Everything that may open a sealed object. */
 export function openingKeys(keys: ReadingKeys): readonly OpeningKey[] {
   return [...allKeys(keys), ...(keys.recovery ? [keys.recovery] : [])];

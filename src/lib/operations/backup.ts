@@ -354,7 +354,7 @@ async function compareAndPrune(
     if (suspicion) warn(suspicion);
     const why = suspicion ? 'this backup looks unusual' : settings.prune ? undefined : '--no-prune';
     if (why === undefined) {
-      const pruned = await pruneStore(store, backups, {retention: settings.retention, dryRun: false}, runtime);
+      const pruned = await pruneStore(store, {backups, keys}, {retention: settings.retention, dryRun: false}, runtime);
       return {pruned, isSuspicious: false};
     }
     for (const step of ['delete', 'uploads']) observer({type: 'skipped', step, note: why});

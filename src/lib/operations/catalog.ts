@@ -1,7 +1,14 @@
 /** Reading the catalog: what backups a bucket holds, and which one is meant. */
 import type {KeyObject} from 'node:crypto';
 import pMap from 'p-map';
-import {type Backup, type BackupObjects, describeBackup, groupObjects, isRestorable} from '../catalog/backups.ts';
+import {
+  type Backup,
+  type BackupObjects,
+  describeBackup,
+  groupObjects,
+  isRestorable,
+  preRestoreLabel,
+} from '../catalog/backups.ts';
 import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp, verificationKey} from '../catalog/key-names.ts';
 import {
   type DocumentReading,
@@ -157,12 +164,6 @@ export async function readCatalog(
 export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'time'; at: Date};
 
 /**
- * Label of the backup that a restore takes of what it overwrites. Somebody wanted that state gone: such a backup is
- * restored when its key is named, never as the newest one.
- */
-export const preRestoreLabel = 'pre-restore';
-
-/**
  * Finds the backup that is meant, without reading more manifests than it takes.
  * @param warn is told of newer ones that are passed over because they are incomplete or damaged
  * @throws BackupError BACKUP_NOT_FOUND
@@ -185,15 +186,27 @@ export async function findBackup(
       `no backup ${JSON.stringify(choice.key)}${parseBackupKey(choice.key) || time !== undefined ? '' : ' (and that is no key of a backup)'}`,
     );
   }
+  let newestPreRestore: string | undefined;
   for (const objects of listed) {
     if (choice.by === 'time' && objects.startedAt > choice.at) continue;
     const found = await inspectBackup(store, objects, sealing);
     const {key, state, problem, label} = found.backup;
     if (!isRestorable(found.backup)) warn(`a newer backup is passed over, because it is ${state}: ${key}: ${problem}`);
     else if (label !== preRestoreLabel) return found;
+    else newestPreRestore ??= key;
   }
   const which = choice.by === 'latest' ? 'no backup' : `no backup from before ${choice.at.toISOString()}`;
+  if (newestPreRestore !== undefined) throw onlyPreRestore(store, which, newestPreRestore);
   throw notFound(store, listed, `${which} that is complete`);
+}
+
+function onlyPreRestore(store: ObjectStore, which: string, key: string): BackupError {
+  return new BackupError('Backup not found in R2', {
+    code: 'BACKUP_NOT_FOUND',
+    kind: 'storage',
+    reason: `${store.description} holds ${which} that is complete, but for those that were taken before a restore; the newest of them is ${key}`,
+    hint: `They hold what a restore overwrote, and are restored only by their key: loma-backup restore ${key}`,
+  });
 }
 
 function notFound(store: ObjectStore, listed: readonly BackupObjects[], what: string): BackupError {

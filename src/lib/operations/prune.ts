@@ -3,7 +3,7 @@ import type {Backup} from '../catalog/backups.ts';
 import {staleUploadMs} from '../catalog/health.ts';
 import {backupsPrefix, partOf} from '../catalog/key-names.ts';
 import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
-import {keyring} from '../encrypt/keys.ts';
+import {fingerprintsOf, keyring, type ReadingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
@@ -44,26 +44,27 @@ export const pruneSteps: readonly Step[] = [
  * Whatever can be deleted is; what could not be is in the result (see `requirePruned`).
  */
 export async function prune(settings: PruneSettings, runtime: Runtime): Promise<PruneResult> {
-  const {optionalKeys: keys} = settings;
+  const {optionalKeys} = settings;
+  const keys = optionalKeys && keyring(optionalKeys.current, optionalKeys.previous);
   using stores = await openStores(settings.store);
   const {observer, signal} = runtime;
   const backups = await asStep(
     observer,
     'catalog',
-    () => readCatalog(stores.backups, keys && keyring(keys.current, keys.previous), signal),
+    () => readCatalog(stores.backups, keys, signal),
     (found) => `${found.length} backups`,
   );
-  return await pruneStore(stores.backups, backups, settings, runtime);
+  return await pruneStore(stores.backups, {backups, keys}, settings, runtime);
 }
 
-/** The same, in a store that is open and whose catalog was read. */
+/** The same, in a store that is open and whose catalog was read with these keys. */
 export async function pruneStore(
   store: ObjectStore,
-  backups: readonly Backup[],
+  {backups, keys}: {backups: readonly Backup[]; keys: ReadingKeys | undefined},
   {retention, dryRun}: Pick<PruneSettings, 'retention' | 'dryRun'>,
   {observer, signal, now}: Runtime,
 ): Promise<PruneResult> {
-  const decisions = planRetention(backups, retention, now());
+  const decisions = planRetention(backups, retention, keys && fingerprintsOf(keys), now());
   const result: PruneResult = {dryRun, decisions, deleted: [], locked: [], failed: [], abortedUploads: []};
   await asStep(
     observer,

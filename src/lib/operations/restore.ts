@@ -1,5 +1,6 @@
 import {randomBytes} from 'node:crypto';
 import {pipeline} from 'node:stream/promises';
+import {preRestoreLabel} from '../catalog/backups.ts';
 import type {RetentionPolicy} from '../catalog/retention.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {type DumpContents, totals} from '../dump/contents.ts';
@@ -21,7 +22,7 @@ import {knowsRestrict} from '../postgres/tools.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {backup} from './backup.ts';
-import {type BackupChoice, findBackup, preRestoreLabel} from './catalog.ts';
+import {type BackupChoice, findBackup} from './catalog.ts';
 import {heldBy, type LoadFilter} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';

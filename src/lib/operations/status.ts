@@ -1,6 +1,6 @@
 import {assessHealth, type Finding, type HealthPolicy} from '../catalog/health.ts';
 import {backupsPrefix, partOf} from '../catalog/key-names.ts';
-import {allKeys, keyring} from '../encrypt/keys.ts';
+import {fingerprintsOf, keyring} from '../encrypt/keys.ts';
 import {openStores} from '../upload/open-store.ts';
 import {readCatalog} from './catalog.ts';
 import type {ListSettings} from './list.ts';
@@ -39,7 +39,7 @@ export async function status(
     {
       backups,
       unfinishedUploads,
-      keyFingerprints: keys && allKeys(keys).map(({fingerprint}) => fingerprint),
+      keyFingerprints: keys && fingerprintsOf(keys),
       formatAge: settings.formatAge,
     },
     settings.policy,

@@ -25,6 +25,7 @@ function backupFrom(ageMs: number, changes: Partial<Backup> = {}): Backup {
     dumpBytes: 1,
     durationMs: 1,
     keyFingerprint: '0123456789abcdef',
+    excludedTableData: [],
     seal: 'verified',
     verification: undefined,
     objectKeys: [],
