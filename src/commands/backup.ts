@@ -28,7 +28,8 @@ export default class Backup extends BaseCommand {
     }),
     'exclude-table-data': Flags.string({
       description:
-        'Leave out the rows (not the definition) of tables that match this pattern. Can be given several times.',
+        'Leave out the rows (not the definition) of tables that match this pattern. Can be given several times. Such a backup is no full one: ' +
+        'what restores it warns of that.',
       multiple: true,
       multipleNonGreedy: true,
       helpValue: 'PATTERN',

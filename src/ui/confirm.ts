@@ -1,5 +1,6 @@
 import {createInterface} from 'node:readline/promises';
 import type {Backup} from '../lib/catalog/backups.ts';
+import {leftOutRows} from '../lib/catalog/choice.ts';
 import type {TargetFacts} from '../lib/load/target.ts';
 import type {Overwritten} from '../lib/operations/selection.ts';
 import {formatAge, formatCount, formatTime, printable} from './format.ts';
@@ -46,6 +47,7 @@ export async function confirmOverwrite(
 /** What would be overwritten, and with what. */
 export function overwriteText(target: TargetFacts, backup: Backup, {chosen, isSwap}: Overwriting, now: Date): string {
   const {tables, rows, database} = backup;
+  const lacking = leftOutRows(backup);
   const age = formatAge(now.getTime() - backup.startedAt.getTime());
   const contents =
     tables === undefined || rows === undefined ? [] : [`${formatCount(tables)} tables, ${formatCount(rows)} rows`];
@@ -63,6 +65,7 @@ export function overwriteText(target: TargetFacts, backup: Backup, {chosen, isSw
     'With this backup:',
     `  Key:       ${printable(backup.key)}`,
     `  Database:  ${printable(database ?? 'not known')}`,
+    ...(lacking === undefined ? [] : [`  Rows:      ${printable(lacking)}`]),
     `  Taken:     ${[`${formatTime(backup.startedAt)} (${age})`, ...contents].join(', ')}`,
     '',
   ].join('\n');

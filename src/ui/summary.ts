@@ -1,5 +1,6 @@
 /** The results of operations as text for people. */
 import type {Backup} from '../lib/catalog/backups.ts';
+import {leftOutRows} from '../lib/catalog/choice.ts';
 import type {LeftOut} from '../lib/dump/left-out.ts';
 import type {BackupResult} from '../lib/operations/backup.ts';
 import type {ExtractResult} from '../lib/operations/extract.ts';
@@ -101,6 +102,7 @@ function stateText(backup: Backup, now: Date): string {
       ? `${verification.isProved ? 'proved' : 'verification FAILED'} ${formatAge(now.getTime() - verification.at.getTime())}`
       : '',
     backup.isHeld ? 'held' : '',
+    leftOutRows(backup) ?? '',
     backup.state === 'complete' ? '' : backup.state,
     backup.problem ?? '',
     backup.seal === 'unchecked' ? `seal not checked (key ${backup.keyFingerprint})` : '',

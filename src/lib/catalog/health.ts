@@ -1,5 +1,6 @@
 /** Whether backups are fresh, proven and regular: a pure function of the catalog and the time. */
 import {type Backup, isRestorable} from './backups.ts';
+import {leftOutRows} from './choice.ts';
 
 export interface HealthPolicy {
   /** The newest complete backup may be this old. */
@@ -60,8 +61,9 @@ function newest(restorable: readonly Backup[], {formatAge}: Formatting, policy: 
   const [backup] = restorable;
   if (!backup) return {id: 'newest', isGood: false, text: 'there is no complete backup', value: undefined};
   const ageMs = now.getTime() - backup.startedAt.getTime();
+  const lacking = leftOutRows(backup);
   const future = ageMs < -60_000 ? ' (in the future: is a clock wrong?)' : '';
-  const text = `the newest complete backup is from ${backup.startedAt.toISOString()}, ${formatAge(ageMs)}${future}`;
+  const text = `the newest complete backup is from ${backup.startedAt.toISOString()}, ${formatAge(ageMs)}${future}${lacking ? `, ${lacking}` : ''}`;
   return {id: 'newest', isGood: ageMs <= policy.maxAgeMs && !future, text, value: ageMs};
 }
 

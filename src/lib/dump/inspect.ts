@@ -4,10 +4,13 @@ import {BackupError} from '../errors.ts';
 import {blockBytes} from '../streams/block-pool.ts';
 import type {DumpContents, TableContents} from './contents.ts';
 import {countLines} from './count-lines.ts';
-import {type DumpEntry, EntryRecorder} from './entries.ts';
+import {type DumpEntry, EntryRecorder, headOf} from './entries.ts';
 import {psqlCommandError} from './for-psql.ts';
 import {type CopyStatement, type DumpHandler, DumpScanner} from './scanner.ts';
-import {tablespaceOf} from './sql-names.ts';
+import {keyOf, nameKey, type QualifiedName, tablespaceOf} from './sql-names.ts';
+
+/** What heads a table, in pg_dump's words; a line break in a name stands there as a space. */
+const tablePattern = /^Name: (.*); Type: TABLE; Schema: (.*); Owner: /;
 
 /** What a dump said about itself and held. */
 export interface Inspection {
@@ -20,6 +23,8 @@ export interface Inspection {
   entries: DumpEntry[];
   /** What the dump says it is made of and by: `15.14`, `15.14`. */
   versions: {server: string | undefined; pgDump: string | undefined};
+  /** Tables that it defines and holds no rows of, not even none: partitioned ones, and those whose rows were left out. */
+  tablesWithoutRows: QualifiedName[];
   /** Tablespaces that it wants things to be in. */
   tablespaces: string[];
   /** Psql commands in the dump that pg_dump would not have written; empty in a dump that can be trusted. */
@@ -33,6 +38,8 @@ class Inspector implements DumpHandler {
   #schemaBytes = 0;
   #isComplete = false;
   readonly #commands: string[] = [];
+  /** By key (see `nameKey`), until their rows come. */
+  readonly #tablesWithoutRows = new Map<string, QualifiedName>();
   readonly #tablespaces = new Set<string>();
   readonly #versions: Inspection['versions'] = {server: undefined, pgDump: undefined};
   readonly #recorder: EntryRecorder | undefined;
@@ -66,6 +73,9 @@ class Inspector implements DumpHandler {
   entry(line: Buffer): void {
     this.#recorder?.begin(line);
     this.#digest(line);
+    const [, name, schema] = tablePattern.exec(headOf(line)) ?? [];
+    if (name === undefined || schema === undefined) return;
+    this.#tablesWithoutRows.set(nameKey({schema, name}), {schema, name});
   }
 
   /** It belongs to no entry. */
@@ -83,6 +93,7 @@ class Inspector implements DumpHandler {
 
   copyStart(statement: CopyStatement, line: Buffer): void {
     this.sql(line);
+    this.#tablesWithoutRows.delete(keyOf(statement.table.replaceAll(/[\n\r]/g, ' ')));
     this.#table = {statement, rows: 0, bytes: 0, hash: createHash('sha256')};
   }
 
@@ -112,6 +123,7 @@ class Inspector implements DumpHandler {
       isComplete: this.#isComplete,
       versions: this.#versions,
       commands: this.#commands,
+      tablesWithoutRows: [...this.#tablesWithoutRows.values()],
       tablespaces: [...this.#tablespaces],
     };
   }

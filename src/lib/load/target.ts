@@ -53,9 +53,19 @@ export async function lookAtTarget(session: Session): Promise<TargetFacts> {
 const isTransferable = (name: string) =>
   `(pg_catalog.current_setting('server_encoding') <> 'SQL_ASCII' OR ${name}::text !~ '[^\\x01-\\x7f]')`;
 
-/** Tables of a database that are not among the given ones, nor partitions of one of them; at most 20. */
-export async function otherTables(session: Session, known: readonly string[]): Promise<string[]> {
+/**
+ * Tables of a database that are not among the given ones, nor partitions of one of them; at most 20.
+ * @param known as the dump writes them
+ * @param alsoKnown as the comments of a dump write them: without quotes, a line break as a space
+ */
+export async function otherTables(
+  session: Session,
+  known: readonly string[],
+  alsoKnown: readonly {schema: string; name: string}[],
+): Promise<string[]> {
   const list = known.map((table) => quoteLiteral(table)).join(', ');
+  const arrayOf = (texts: string[]) => `ARRAY[${texts.map(quoteLiteral).join(', ')}]::text[]`;
+  const inComment = (name: string) => `pg_catalog.translate(${name}, pg_catalog.chr(10) || pg_catalog.chr(13), '  ')`;
   return (await queryJson(
     session,
     `SELECT coalesce(pg_catalog.json_agg(name), '[]') FROM (
@@ -64,6 +74,9 @@ export async function otherTables(session: Session, known: readonly string[]): P
        WHERE c.relkind = 'r' AND ${isUserSchema} AND ${isNotOfExtension('pg_class', 'c')}
          AND ${isTransferable('n.nspname')} AND ${isTransferable('c.relname')}
          AND NOT pg_catalog.format('%I.%I', n.nspname, c.relname) = ANY (ARRAY[${list}]::text[])
+         AND (${inComment('n.nspname')}, ${inComment('c.relname')}) NOT IN (SELECT s, t FROM ROWS FROM (
+           pg_catalog.unnest(${arrayOf(alsoKnown.map(({schema}) => schema))}),
+           pg_catalog.unnest(${arrayOf(alsoKnown.map(({name}) => name))})) AS a (s, t))
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a (relid)
            JOIN pg_catalog.pg_class p ON p.oid = a.relid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
            WHERE pg_catalog.format('%I.%I', pn.nspname, p.relname) = ANY (ARRAY[${list}]::text[]))

@@ -7,6 +7,7 @@ import type {RetentionPolicy} from '../catalog/retention.ts';
 import {codecs} from '../compress/codec.ts';
 import type {CompressionName, KeySettings, StoreSettings} from '../config.ts';
 import {totals} from '../dump/contents.ts';
+import {brokenForeignKeys} from '../dump/foreign-keys.ts';
 import {inspect, requireComplete} from '../dump/inspect.ts';
 import {dumpEncoding, dumpError, dumpWarnings, startDump} from '../dump/pg-dump.ts';
 import {withNewDataKey} from '../encrypt/data-key.ts';
@@ -163,6 +164,8 @@ async function backupTo(
     publish(store, manifest, {key: keys.current, dataKey: plan.dataKey, etag: streamed.etag}, runtime.signal),
   );
 
+  if (settings.excludeTableData.length > 0) await warnOfForeignKeys(streamed, settings, runtime, warn);
+
   const {tables, rows} = totals(manifest.contents);
   const {pruned, isSuspicious} = await compareAndPrune(store, manifest, keys, settings, runtime, warn);
   return {
@@ -183,6 +186,32 @@ async function backupTo(
     isSuspicious,
     warnings,
   };
+}
+
+/** More of them say nothing more. */
+const mostForeignKeys = 5;
+
+/** Rows that refer to rows which were left out stop a restore: its foreign keys are checked when they are made. */
+async function warnOfForeignKeys(
+  dump: Parameters<typeof brokenForeignKeys>[1],
+  settings: BackupSettings,
+  runtime: Runtime,
+  warn: (message: string) => void,
+): Promise<void> {
+  try {
+    const broken = await brokenForeignKeys(await sessionOf(settings.database, runtime), dump);
+    if (broken.length === 0) return;
+    const shown = broken
+      .slice(0, mostForeignKeys)
+      .map(({constraint, table, referenced}) => `${constraint} of ${table} refers to ${referenced}`);
+    const more = broken.length > shown.length ? [`and ${broken.length - shown.length} more`] : [];
+    warn(
+      `the backup cannot be restored as it is if rows in it refer to rows that were left out. Foreign keys: ${[...shown, ...more].join('; ')}. ` +
+        'Leave out the rows of both tables, or of neither.',
+    );
+  } catch (error) {
+    warn(`it could not be asked which foreign keys refer to rows that were left out: ${messageOf(error)}`);
+  }
 }
 
 /** Asks both ends, so that a wrong password or bucket is said before the work. */
@@ -269,6 +298,7 @@ async function streamDump(store: ObjectStore, plan: Plan, settings: BackupSettin
   return {
     warnings: dumpWarnings(await dump.remarks),
     contents: inspection.contents,
+    tablesWithoutRows: inspection.tablesWithoutRows,
     dumpBytes: inspection.bytes,
     compressedBytes: compressed.bytes,
     sizeBytes: sealed.bytes,

@@ -9,6 +9,7 @@ import {
   isRestorable,
   preRestoreLabel,
 } from '../catalog/backups.ts';
+import {choiceWarnings, partialWarning} from '../catalog/choice.ts';
 import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp, verificationKey} from '../catalog/key-names.ts';
 import {
   type DocumentReading,
@@ -25,9 +26,16 @@ import {
   type VerificationSummary,
   verificationSealPurpose,
 } from '../catalog/verification.ts';
-import {allKeys, derivedKey, deriveFrom, type EncryptionKey, type ReadingKeys} from '../encrypt/keys.ts';
+import {
+  allKeys,
+  derivedKey,
+  deriveFrom,
+  type EncryptionKey,
+  fingerprintsOf,
+  type ReadingKeys,
+} from '../encrypt/keys.ts';
 import {longestHeader, magic, parseHeader} from '../encrypt/message-header.ts';
-import {BackupError, interruption} from '../errors.ts';
+import {BackupError, interruption, messageOf} from '../errors.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
 
 /** Manifests read at the same time. */
@@ -148,16 +156,25 @@ export async function readCatalog(
   keys: ReadingKeys | undefined,
   signal?: AbortSignal | undefined,
 ): Promise<Backup[]> {
-  const sealing = catalogKeys(keys);
   try {
-    const backups = await pMap(await listObjects(store), (objects) => inspectUnlessGone(store, objects, sealing), {
-      concurrency,
-      ...(signal ? {signal} : {}),
-    });
-    return backups.filter((backup) => backup !== undefined);
+    return await inspectAll(store, await listObjects(store), keys, signal);
   } catch (error) {
     throw interruption(signal) ?? error;
   }
+}
+
+async function inspectAll(
+  store: ObjectStore,
+  listed: readonly BackupObjects[],
+  keys: ReadingKeys | undefined,
+  signal: AbortSignal | undefined,
+): Promise<Backup[]> {
+  const sealing = catalogKeys(keys);
+  const backups = await pMap(listed, (objects) => inspectUnlessGone(store, objects, sealing), {
+    concurrency,
+    ...(signal ? {signal} : {}),
+  });
+  return backups.filter((backup) => backup !== undefined);
 }
 
 /** Which backup is meant: by its key (or the timestamp in it), the newest, or the newest at a time. */
@@ -165,7 +182,7 @@ export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'tim
 
 /**
  * Finds the backup that is meant, without reading more manifests than it takes.
- * @param warn is told of newer ones that are passed over because they are incomplete or damaged
+ * @param warn is told of newer ones that are passed over because they are incomplete or damaged, and of rows that are not in it
  * @throws BackupError BACKUP_NOT_FOUND
  */
 export async function findBackup(
@@ -173,13 +190,19 @@ export async function findBackup(
   choice: BackupChoice,
   keys: ReadingKeys | undefined,
   warn: (message: string) => void = () => undefined,
+  signal?: AbortSignal | undefined,
 ): Promise<FoundBackup> {
   const listed = await listObjects(store);
   const sealing = catalogKeys(keys);
   if (choice.by === 'key') {
     const time = parseTimestamp(choice.key)?.getTime();
     const objects = listed.find(({key, startedAt}) => key === choice.key || startedAt.getTime() === time);
-    if (objects) return inspectBackup(store, objects, sealing);
+    if (objects) {
+      const found = await inspectBackup(store, objects, sealing);
+      const warning = partialWarning(found.backup);
+      if (warning !== undefined) warn(warning);
+      return found;
+    }
     throw notFound(
       store,
       listed,
@@ -187,17 +210,41 @@ export async function findBackup(
     );
   }
   let newestPreRestore: string | undefined;
-  for (const objects of listed) {
+  for (const [index, objects] of listed.entries()) {
     if (choice.by === 'time' && objects.startedAt > choice.at) continue;
     const found = await inspectBackup(store, objects, sealing);
     const {key, state, problem, label} = found.backup;
     if (!isRestorable(found.backup)) warn(`a newer backup is passed over, because it is ${state}: ${key}: ${problem}`);
-    else if (label !== preRestoreLabel) return found;
-    else newestPreRestore ??= key;
+    else if (label !== preRestoreLabel) {
+      const others = listed.slice(index + 1);
+      for (const warning of await warningsOf(store, found.backup, others, keys, signal)) warn(warning);
+      return found;
+    } else newestPreRestore ??= key;
   }
   const which = choice.by === 'latest' ? 'no backup' : `no backup from before ${choice.at.toISOString()}`;
   if (newestPreRestore !== undefined) throw onlyPreRestore(store, which, newestPreRestore);
   throw notFound(store, listed, `${which} that is complete`);
+}
+
+/** What to say of the newest backup, beside the older ones. What can't be read of those is no reason to restore nothing. */
+async function warningsOf(
+  store: ObjectStore,
+  taken: Backup,
+  others: readonly BackupObjects[],
+  keys: ReadingKeys | undefined,
+  signal: AbortSignal | undefined,
+): Promise<string[]> {
+  const warning = partialWarning(taken);
+  if (warning === undefined) return [];
+  try {
+    const older = await inspectAll(store, others, keys, signal);
+    // The recovery key may open what the others do not.
+    return choiceWarnings(taken, older, keys && !keys.recovery ? fingerprintsOf(keys) : undefined);
+  } catch (error) {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    return [warning, `older backups could not be looked at: ${messageOf(error)}`];
+  }
 }
 
 function onlyPreRestore(store: ObjectStore, which: string, key: string): BackupError {

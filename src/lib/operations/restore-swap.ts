@@ -155,13 +155,13 @@ async function restoreBeside(
   try {
     const beside = {...session, connection: withDatabase(session.connection, name)};
     const filters = managed ? [await managedFilter(beside)] : [];
-    const {contents, tablespaces, bytes} = await load(store, openable, keys, beside, runtime, {
+    const {contents, tablesWithoutRows, tablespaces, bytes} = await load(store, openable, keys, beside, runtime, {
       filters,
       searchPath,
       aftermath: `${target.address} is as it was, and the new database is dropped`,
     });
     const loaded = {...contents, tables: heldBy(filters, contents.tables)};
-    const part = {isPart: false, filters, tablespaces};
+    const part = {isPart: false, filters, tablesWithoutRows, tablespaces};
     const uncountedTables = await finishRestored(beside, loaded, part, observer, warn);
     const lost = await privilegesLeftOut(beside, privileges, warn);
     const interrupted = interruption(runtime.signal);

@@ -127,6 +127,7 @@ async function restoreFrom(
   ];
   const {
     contents,
+    tablesWithoutRows,
     tablespaces,
     bytes: dumpBytes,
   } = await load(store, chosen?.openable ?? openable, keys, session, runtime, {
@@ -134,7 +135,7 @@ async function restoreFrom(
     searchPath: settings.searchPath,
   });
   const loaded = {...contents, tables: heldBy(filters, contents.tables)};
-  const part = {isPart: chosen !== undefined, filters, tablespaces};
+  const part = {isPart: chosen !== undefined, filters, tablesWithoutRows, tablespaces};
   const uncountedTables = await finishRestored(session, loaded, part, runtime.observer, warn);
   const leftOut = filters.flatMap((filter) => filter.leftOut);
   const listed = new Set(leftOut.map(({what}) => what));
@@ -269,7 +270,12 @@ function noSafetyBackup(): BackupError {
 export async function finishRestored(
   session: Session,
   {tables}: DumpContents,
-  {isPart, filters, tablespaces}: {isPart: boolean; filters: readonly LoadFilter[]; tablespaces: readonly string[]},
+  {
+    isPart,
+    filters,
+    tablesWithoutRows,
+    tablespaces,
+  }: {isPart: boolean; filters: readonly LoadFilter[]} & Pick<Inspection, 'tablesWithoutRows' | 'tablespaces'>,
   observer: Observer,
   warn: (message: string) => void,
 ): Promise<string[] | undefined> {
@@ -294,7 +300,7 @@ export async function finishRestored(
     );
   }
   await orWarn('it could not be asked what else the target holds', async () => {
-    const foreign = isPart ? [] : await otherTables(asking, names);
+    const foreign = isPart ? [] : await otherTables(asking, names, tablesWithoutRows);
     if (foreign.length > 0) {
       warn(`the target also holds tables that are not in the backup, as they were: ${foreign.join(', ')}`);
     }
@@ -317,13 +323,13 @@ export function find(
   store: ObjectStore,
   choice: BackupChoice,
   keys: ReadingKeys,
-  {observer}: Runtime,
+  {observer, signal}: Runtime,
   warn: (message: string) => void,
 ): Promise<OpenableBackup> {
   return asStep(
     observer,
     'find',
-    async () => checkOpenable(store, await findBackup(store, choice, keys, warn), keys),
+    async () => checkOpenable(store, await findBackup(store, choice, keys, warn, signal), keys),
     ({backup}) => backup.key,
   );
 }
