@@ -159,6 +159,13 @@ export function kindOf({label, excludedTableData}: Pick<Backup, 'label' | 'exclu
   return excludedTableData?.length ? 'partial' : 'full';
 }
 
+type Patterns = Partial<Pick<Backup, 'excludedTableData'>>;
+
+/** Whether two backups leave out the rows of the same tables, as far as their patterns say. */
+export function hasSamePatterns({excludedTableData: a = []}: Patterns, {excludedTableData: b = []}: Patterns): boolean {
+  return JSON.stringify([...new Set(a)].sort()) === JSON.stringify([...new Set(b)].sort());
+}
+
 /**
  * Whether one of the keys opens a backup; undefined when that is not known: there are no keys, or it is of the older form,
  * which does not name its key. A manifest that none of them sealed may name any key.

@@ -1,6 +1,6 @@
 import type {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
-import {type Backup, isRestorable} from '../catalog/backups.ts';
+import {type Backup, hasSamePatterns, isOpenedBy, isRestorable, kindOf} from '../catalog/backups.ts';
 import {backupKey, backupsPrefix, manifestKey} from '../catalog/key-names.ts';
 import {dataKeySeal, type Manifest, sealManifest} from '../catalog/manifest.ts';
 import type {RetentionPolicy} from '../catalog/retention.ts';
@@ -11,7 +11,7 @@ import {brokenForeignKeys} from '../dump/foreign-keys.ts';
 import {inspect, requireComplete} from '../dump/inspect.ts';
 import {dumpEncoding, dumpError, dumpWarnings, startDump} from '../dump/pg-dump.ts';
 import {withNewDataKey} from '../encrypt/data-key.ts';
-import {type EncryptionKey, type Keyring, keyring} from '../encrypt/keys.ts';
+import {type EncryptionKey, fingerprintsOf, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {asStep, collectWarnings, type Step} from '../observer.ts';
@@ -380,7 +380,7 @@ async function compareAndPrune(
   const {observer} = runtime;
   try {
     const backups = await asStep(observer, 'catalog', () => readCatalog(store, keys, runtime.signal));
-    const suspicion = suspicionOf(manifest, backups);
+    const suspicion = suspicionOf(manifest, backups, fingerprintsOf(keys));
     if (suspicion) warn(suspicion);
     const why = suspicion ? 'this backup looks unusual' : settings.prune ? undefined : '--no-prune';
     if (why === undefined) {
@@ -407,13 +407,28 @@ function interruptedAfter(manifest: Manifest, {message, kind}: BackupError): Bac
 }
 
 /** What is odd about a backup, next to those of the same database that are kept. */
-export function suspicionOf(manifest: Manifest, backups: readonly Backup[]): string | undefined {
+export function suspicionOf(
+  manifest: Manifest,
+  backups: readonly Backup[],
+  keyFingerprints: readonly string[],
+): string | undefined {
+  const {database} = manifest;
   const {tables, rows} = totals(manifest.contents);
-  if (tables === 0) return `the database ${manifest.database} holds no tables: is it the right one?`;
+  if (tables === 0) return `the database ${database} holds no tables: is it the right one?`;
   const own = manifest.objects[0]?.key;
-  const earlier = backups.filter((other) => other.key !== own && isRestorable(other) && other.rows !== undefined);
-  const ofDatabase = earlier.filter((other) => other.database === manifest.database);
-  const [largest] = ofDatabase.toSorted((a, b) => (b.rows ?? 0) - (a.rows ?? 0));
+  const earlier = backups.filter(
+    // One that was taken before a restore holds a state that somebody wanted gone.
+    (other) => other.key !== own && isRestorable(other) && kindOf(other) !== 'pre-restore' && other.rows !== undefined,
+  );
+  const ofDatabase = earlier.filter((other) => other.database === database);
+  if (ofDatabase.length > 0 && ofDatabase.every((other) => isOpenedBy(other, keyFingerprints) === false)) {
+    return otherKey(database, ofDatabase);
+  }
+  // Without the rows of a table there are fewer than with them.
+  const comparable = ofDatabase.filter(
+    (other) => manifest.excludedTableData.length === 0 || hasSamePatterns(manifest, other),
+  );
+  const [largest] = comparable.toSorted((a, b) => (b.rows ?? 0) - (a.rows ?? 0));
   if (largest?.rows && rows < largest.rows * suspiciousShare) {
     return (
       `the database holds ${rows} rows, and held ${largest.rows} in an earlier backup (${largest.key}): is it the right one? ` +
@@ -421,8 +436,17 @@ export function suspicionOf(manifest: Manifest, backups: readonly Backup[]): str
     );
   }
   const [newest] = earlier;
-  if (!largest && newest) {
-    return `the earlier backups in this bucket are of database ${newest.database}, this one is of ${manifest.database}`;
+  if (ofDatabase.length === 0 && newest) {
+    return `the earlier backups in this bucket are of database ${newest.database}, this one is of ${database}`;
   }
   return undefined;
+}
+
+function otherKey(database: string, earlier: readonly Backup[]): string {
+  const fingerprints = [...new Set(earlier.map(({keyFingerprint}) => keyFingerprint))];
+  const keys = `${fingerprints.length === 1 ? 'key' : 'keys'} ${fingerprints.join(', ')}`;
+  return (
+    `the earlier backups of ${database} were sealed with ${keys}, and no configured key opens them: is PHI_ENCRYPTION_KEY the right one? ` +
+    'If it is, add the earlier one to PHI_ENCRYPTION_KEYS_PREVIOUS.'
+  );
 }
