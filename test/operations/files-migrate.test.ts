@@ -4,11 +4,13 @@ import {mkdir, readdir, stat, symlink, writeFile} from 'node:fs/promises';
 import {createServer} from 'node:net';
 import path from 'node:path';
 import {afterEach, beforeEach, describe, expect, test} from '@jest/globals';
+import {encryptionKey} from '../../src/lib/encrypt/keys.ts';
 import {BackupError} from '../../src/lib/errors.ts';
 import type {ProgressEvent} from '../../src/lib/observer.ts';
 import {listFiles} from '../../src/lib/operations/files-list.ts';
 import {type MigrateResult, migrateFiles} from '../../src/lib/operations/files-migrate.ts';
 import {restoreFiles} from '../../src/lib/operations/files-restore.ts';
+import {Secret} from '../../src/lib/secret.ts';
 import {type FilesPlace, filesPlace, tree, treeContent} from '../support/files-place.ts';
 import {startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
@@ -199,6 +201,76 @@ describe.each<StoreKind>(['directory', 's3'])('into a store of kind %s', (kind) 
     expect(foreign).toMatchObject({conflicts: 1, uploaded: 0});
     expect(reasonOf(foreign, 'a')).toContain('not at hand');
   });
+});
+
+describe.each<StoreKind>(['directory', 's3'])('hidden names in a store of kind %s', (kind) => {
+  const indexKey = 'loma-backup/file-index/uploads.encrypted';
+
+  beforeEach(async () => {
+    place = await filesPlace(kind);
+  });
+
+  test.each([
+    ['the index', async () => undefined],
+    ['the objects, when there is no index', () => place.store.delete(indexKey)],
+    ['the objects, when the index is damaged', () => place.store.replace(indexKey, Buffer.from('damaged'))],
+  ])('with another key nothing is stored: %s name the key that hid them', async (_, change) => {
+    await place.write({a: 'content a', b: 'content b'});
+    await migrateFiles(place.migrate({hideNames: true}), runtime());
+    await change();
+    const stored = async () =>
+      Promise.all((await place.keys()).map(async (key) => [key, (await contentOf(place.store, key)).toString('hex')]));
+    const before = await stored();
+    const other = newKey();
+    for (const dryRun of [false, true]) {
+      const settings = place.migrate({hideNames: true, keys: keySettings(other), dryRun});
+      const failure = await failureOf(migrateFiles(settings, runtime()));
+      expect(failure).toMatchObject({code: 'WRONG_KEY', exitCode: 5});
+      for (const key of [place.key, other]) {
+        expect(failure.reason).toContain(encryptionKey(new Secret(key)).fingerprint);
+      }
+      expect(failure.hint).toContain('PHI_ENCRYPTION_KEYS_PREVIOUS');
+    }
+    expect(await stored()).toEqual(before);
+    const both = place.migrate({hideNames: true, keys: keySettings(other, place.key)});
+    expect(await migrateFiles(both, runtime())).toMatchObject({unchanged: 2, uploaded: 0, failed: 0});
+  });
+
+  test.each(['', 'damaged'])('a damaged index (%j) is made anew, and kept under another key', async (damaged) => {
+    await place.write({a: 'content a'});
+    await migrateFiles(place.migrate({hideNames: true}), runtime());
+    await place.store.replace(indexKey, Buffer.from(damaged));
+    const warnings: string[] = [];
+    const observer = (event: ProgressEvent) => {
+      if (event.type === 'warning') warnings.push(event.message);
+    };
+    await place.write({b: 'content b'});
+    const settings = place.migrate({hideNames: true});
+    expect(await migrateFiles(settings, runtime({observer}))).toMatchObject({unchanged: 1, uploaded: 1, failed: 0});
+    const kept = (await place.keys()).find((key) => key.startsWith('loma-backup/damaged-file-index/uploads-')) ?? '';
+    expect(String(await contentOf(place.store, kept))).toBe(damaged);
+    expect(warnings.join()).toContain(kept);
+    const listing = {store: settings.store, optionalKeys: keySettings(place.key), long: false};
+    expect((await listFiles(listing, runtime())).map(({name}) => name).sort()).toEqual(['uploads/a', 'uploads/b']);
+    expect(await migrateFiles(settings, runtime({observer}))).toMatchObject({unchanged: 2});
+    expect(warnings).toHaveLength(1);
+  });
+});
+
+test('an index that the store refuses to give is not made anew', async () => {
+  place = await filesPlace('s3');
+  await place.write({a: 'content a'});
+  await migrateFiles(place.migrate({hideNames: true}), runtime());
+  const before = await place.store.head('loma-backup/file-index/uploads.encrypted');
+  const proxy = await startProxy(servers().objects, ({method, url}) =>
+    method === 'GET' && url.includes('/file-index/') ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
+  );
+  const bucket = place.settings.backupsBucket;
+  const store = {...s3Settings(proxy, bucket), filesBucket: bucket};
+  const migration = migrateFiles(place.migrate({store, hideNames: true}), runtime()).finally(() => proxy.stop());
+  const failure = await failureOf(migration);
+  expect(failure).toMatchObject({code: 'STORAGE_DENIED', exitCode: 4});
+  expect(await place.store.head('loma-backup/file-index/uploads.encrypted')).toEqual(before);
 });
 
 describe('what is no file, or cannot be read', () => {

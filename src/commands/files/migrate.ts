@@ -10,7 +10,8 @@ export default class FilesMigrate extends BaseCommand {
     'Every file becomes the object migrated/<dir>/<path>.encrypted, <dir> being the name of DIR. Files that are there with the ' +
     'same content are skipped. Symbolic links are not followed. No local file is touched without --delete.\n\n' +
     'A key shows the path of its file to whoever may list the bucket: --hash-names hides it (docs/FILES.md).\n\n' +
-    'Exit codes: 0 done, 1 a file failed or is in conflict, 2 settings, 4 storage, 130/143 interrupted.';
+    'Exit codes: 0 done, 1 a file failed or is in conflict, 2 settings, 4 storage, 5 names are hidden with another key, ' +
+    '130/143 interrupted.';
   static override examples = [
     '<%= config.bin %> <%= command.id %> --dry-run',
     '<%= config.bin %> <%= command.id %> public/uploads --delete',

@@ -84,7 +84,8 @@ export type MetadataReading =
   | {is: 'facts'; facts: FileFacts; keys: FileKeys}
   /** None of ours: stored by the older procedure, or copied by a program that left them behind. */
   | {is: 'none'}
-  | {is: 'invalid'; reason: string};
+  /** `missingKey`: the fingerprint that they name, of a key that is not at hand. */
+  | {is: 'invalid'; reason: string; missingKey?: string};
 
 /** Reads metadata, and believes them only when a key of ours sealed them for this object. */
 export function decodeMetadata(
@@ -96,8 +97,9 @@ export function decodeMetadata(
   if (metadata['loma-format'] !== format) {
     return {is: 'invalid', reason: 'its metadata are of a form that this version does not know'};
   }
-  const keys = allKeys.find(({fingerprint}) => fingerprint === metadata['loma-key']);
-  if (!keys) return {is: 'invalid', reason: `its metadata were sealed with key ${metadata['loma-key']}, not at hand`};
+  const missingKey = metadata['loma-key'] ?? '';
+  const keys = allKeys.find(({fingerprint}) => fingerprint === missingKey);
+  if (!keys) return {is: 'invalid', reason: `its metadata were sealed with key ${missingKey}, not at hand`, missingKey};
   const facts = metadata['hidden-0'] === undefined ? readable(objectKey, metadata) : hidden(objectKey, metadata, keys);
   const parsed = factsSchema.safeParse(facts);
   if (!parsed.success) return {is: 'invalid', reason: 'its metadata were altered, or belong to another object'};

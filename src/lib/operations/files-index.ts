@@ -5,17 +5,21 @@
  */
 import {pipeline} from 'node:stream/promises';
 import * as z from 'zod';
+import {timestampOf} from '../catalog/key-names.ts';
 import {integrityError} from '../encrypt/frame-check.ts';
 import {allKeys} from '../encrypt/keys.ts';
 import {open} from '../encrypt/seal.ts';
 import {sealWhole} from '../encrypt/seal-whole.ts';
 import {BackupError, interruption} from '../errors.ts';
 import type {FileFacts} from '../files/metadata.ts';
+import {filePartSize} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import type {FilesKeyring} from './files-objects.ts';
 
 /** Beside the files, not among them. */
 export const indexPrefix = 'loma-backup/file-index/';
+/** Of indexes that did not open when others took their place. */
+export const damagedIndexPrefix = 'loma-backup/damaged-file-index/';
 
 const entrySchema = z.object({
   key: z.string(),
@@ -80,6 +84,54 @@ async function* linesOf(text: AsyncIterable<Buffer>): AsyncGenerator<string> {
       rest = rest.subarray(end + 1);
     }
   }
+}
+
+/**
+ * The same for whoever will write the index anew: one that other keys than those at hand have sealed is not to be replaced.
+ * @returns undefined when it is damaged
+ * @throws BackupError WRONG_KEY, or of the store
+ */
+export async function readIndexToReplace(
+  store: ObjectStore,
+  directory: string,
+  keys: FilesKeyring,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, FileFacts> | undefined> {
+  try {
+    return await readIndex(store, directory, keys, signal);
+  } catch (error) {
+    if (error instanceof BackupError && error.code === 'DECRYPTION_FAILED') return undefined;
+    if (error instanceof BackupError && error.code === 'WRONG_KEY')
+      throw otherKeyOfNames(directory, error.reason ?? '');
+    throw error;
+  }
+}
+
+/** @param reason which key hid the names, and which are at hand */
+export function otherKeyOfNames(directory: string, reason: string): BackupError {
+  return new BackupError(`Names of ${directory}/ are hidden with a key that is not at hand`, {
+    code: 'WRONG_KEY',
+    kind: 'integrity',
+    reason: `${reason}; with another key, every file would be stored once more, under another hidden name`,
+    hint: 'Add the key with that fingerprint to PHI_ENCRYPTION_KEYS_PREVIOUS, or set PHI_ENCRYPTION_KEY to it. If it is lost for good: docs/FILES.md, "A new key".',
+  });
+}
+
+/**
+ * Keeps what is there as the index under another key.
+ * @returns that key
+ */
+export async function keepDamagedIndex(
+  store: ObjectStore,
+  directory: string,
+  now: Date,
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  const {objectKey} = contextOf(directory);
+  const kept = `${damagedIndexPrefix}${directory}-${timestampOf(now)}.encrypted`;
+  const {sizeBytes = 0} = (await store.head(objectKey)) ?? {};
+  await store.put(kept, store.get(objectKey, {signal}), {partSizeBytes: filePartSize(sizeBytes), signal});
+  return kept;
 }
 
 /** In place of the one before. */

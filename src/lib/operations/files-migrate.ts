@@ -20,7 +20,7 @@ import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import type {FilesSettings} from './files-each.ts';
-import {readIndex, writeIndex} from './files-index.ts';
+import {keepDamagedIndex, otherKeyOfNames, readIndexToReplace, writeIndex} from './files-index.ts';
 import {describeFile, type FileObject, type FilesKeyring, filesKeyring, holdsSame} from './files-objects.ts';
 import {requireStored, smallBytes, uploadFile} from './files-upload.ts';
 import type {Runtime} from './runtime.ts';
@@ -81,9 +81,12 @@ export const migrateSteps: readonly Step[] = [
 const mostParts = 4;
 /** So many failures of the store one after another: it is gone, and the rest is not tried. */
 const mostStorageFailures = 10;
+/** Where no index says whose the hidden names are, so many are asked. Hidden names are hashes: the first ones are any. */
+const sampleOfNames = 100;
+
 /**
  * Moves a directory's files into the files bucket. One file that fails stops no other: see the result.
- * @throws BackupError CONFIGURATION_INVALID, of the store, or the interruption
+ * @throws BackupError CONFIGURATION_INVALID, WRONG_KEY of hidden names, of the store, or the interruption
  */
 export async function migrateFiles(settings: MigrateSettings, runtime: Runtime): Promise<MigrateResult> {
   const started = performance.now();
@@ -173,7 +176,7 @@ class Migration {
     await asStep(
       observer,
       'catalog',
-      () => this.#readBucket(),
+      () => this.#readBucket(files),
       () => `${this.#existing.size} objects`,
     );
     await asStep(
@@ -206,17 +209,41 @@ class Migration {
   }
 
   /** One listing instead of a question for each file; and what an earlier run could not take away is taken away. */
-  async #readBucket(): Promise<void> {
+  async #readBucket(files: readonly FoundFile[]): Promise<void> {
     const prefix = objectPrefix(this.#root);
     for await (const {key} of this.#store.list(prefix)) {
       this.#throwIfInterrupted();
       this.#existing.add(key);
     }
+    if (this.#settings.hideNames) await this.#requireKeyOfNames(files);
     if (this.#settings.dryRun) return;
     const now = this.#runtime.now().getTime();
     for await (const upload of this.#store.unfinishedUploads(prefix)) {
       if (now - upload.startedAt.getTime() > staleUploadMs) await this.#store.abortUpload(upload);
     }
+  }
+
+  /**
+   * With another key every file would get another hidden name, and be stored once more. Whose the names are, the index says
+   * or, when there is none, the objects.
+   * @throws BackupError WRONG_KEY
+   */
+  async #requireKeyOfNames(files: readonly FoundFile[]): Promise<void> {
+    const index = await readIndexToReplace(this.#store, this.#directory, this.#keys, this.#runtime.signal);
+    if (index?.size || files.some((file) => this.#existing.has(this.#keyOf(file)))) return;
+    let missingKey: string | undefined;
+    for (const key of [...this.#existing].filter(mayBeHidden).slice(0, sampleOfNames)) {
+      this.#throwIfInterrupted();
+      const object = await describeFile(this.#store, key, this.#keys.all);
+      if (object?.facts?.isHidden) return;
+      missingKey ??= object?.missingKey;
+    }
+    if (missingKey === undefined) return;
+    const held = this.#keys.all.map(({fingerprint}) => fingerprint).join(', ');
+    throw otherKeyOfNames(
+      this.#directory,
+      `${objectPrefix(this.#root)} holds hidden names of key ${missingKey}, you have ${held}`,
+    );
   }
 
   async #migrateAll(files: readonly FoundFile[]): Promise<void> {
@@ -361,13 +388,15 @@ class Migration {
 
   async #writeIndex(): Promise<void> {
     const {signal, observer} = this.#runtime;
-    const before = await readIndex(this.#store, this.#directory, this.#keys, signal).catch((error) => {
-      const interrupted = interruption(signal);
-      if (interrupted) throw interrupted;
-      observer({type: 'warning', message: `the index of names is made anew: ${messageOf(error)}`});
-      return new Map<string, FileFacts>();
-    });
-    const entries = new Map([...before, ...this.#learned]);
+    const before = await readIndexToReplace(this.#store, this.#directory, this.#keys, signal);
+    if (!before) {
+      const kept = await keepDamagedIndex(this.#store, this.#directory, this.#runtime.now(), signal);
+      observer({
+        type: 'warning',
+        message: `the index of names of ${this.#directory} is damaged: it is made anew from the objects, and the damaged one is kept as ${kept}`,
+      });
+    }
+    const entries = new Map([...(before ?? []), ...this.#learned]);
     const unknown = [...this.#existing].filter((key) => mayBeHidden(key) && !entries.has(key));
     await pMap(
       unknown,

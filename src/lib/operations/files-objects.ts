@@ -47,6 +47,8 @@ export interface FileObject {
   keys: FileKeys | undefined;
   /** Why its metadata are not believed. */
   problem: string | undefined;
+  /** The fingerprint of the key that its metadata name, when that is not at hand. */
+  missingKey?: string | undefined;
 }
 
 /**
@@ -75,6 +77,7 @@ export async function describeFile(
     facts: indexed,
     keys: keys.find(({fingerprint}) => fingerprint === indexed?.keyFingerprint),
     problem,
+    missingKey: reading.is === 'invalid' ? reading.missingKey : undefined,
   };
 }
 

@@ -210,7 +210,7 @@ class Rotation {
     return outdated;
   }
 
-  /** @returns false for one that does not open: it is no truth of its own, and the next migration makes it anew */
+  /** @returns false for one that does not open: it is no truth of its own, and stays as it is */
   async #rotateIndex(directory: string): Promise<boolean> {
     let entries: Map<string, FileFacts>;
     try {
