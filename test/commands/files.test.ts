@@ -57,6 +57,22 @@ test('migrate, list, verify and restore end with honest exit codes, and print on
   expect((await run('migrate', path.join(place.home, 'none'))).code).toBe(2);
 });
 
+test('a file of a hidden name that is gone is named by restore as by verify, and the rest is restored', async () => {
+  await place.write({a: '1', b: '2', c: '3'});
+  expect((await run('migrate', place.uploads, '--hash-names')).code).toBe(0);
+  const [first = ''] = (await place.keys()).filter((key) => key.startsWith('migrated/'));
+  await place.store.delete(first);
+  const verified = await run('verify');
+  expect(verified.code).toBe(6);
+  const [, name = ''] =
+    /^FAILED +(uploads\/[abc]) +because the index names it; it is gone$/m.exec(verified.stdout) ?? [];
+  const restored = await run('restore', '--to', path.join(place.home, 'restored'));
+  expect(restored.code).toBe(1);
+  expect(restored.stdout).toContain(`${name}  because the index names it; it is gone`);
+  expect(restored.stdout).toContain('2 files (2 B) restored');
+  expect(restored.stdout).toContain('1 failed');
+});
+
 test.each<[NodeJS.Signals, number]>([
   ['SIGINT', 130],
   ['SIGTERM', 143],

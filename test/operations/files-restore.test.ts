@@ -14,9 +14,12 @@ import {listFiles} from '../../src/lib/operations/files-list.ts';
 import {migrateFiles} from '../../src/lib/operations/files-migrate.ts';
 import {type FilesRestoreResult, restoreFiles} from '../../src/lib/operations/files-restore.ts';
 import {filesVerificationPurpose, verifyFiles} from '../../src/lib/operations/files-verify.ts';
+import {rotateKeys} from '../../src/lib/operations/keys-rotate.ts';
 import {Secret} from '../../src/lib/secret.ts';
 import {type FilesPlace, filesPlace, tree} from '../support/files-place.ts';
-import {contentOf, failureOf, keySettings, newKey, runtime, type StoreKind} from '../support/settings.ts';
+import {startProxy} from '../support/proxy.ts';
+import {servers} from '../support/sandbox.ts';
+import {contentOf, failureOf, keySettings, newKey, runtime, type StoreKind, s3Settings} from '../support/settings.ts';
 
 const mib = 1 << 20;
 
@@ -145,6 +148,56 @@ describe.each<StoreKind>(['directory', 's3'])('from a store of kind %s', (kind) 
     expect(reading).toMatchObject({is: 'document', seal: 'verified', document: {failed: 5, result: 'failed'}});
     expect(verified.resultKey?.startsWith('migrated/')).toBe(false);
   });
+});
+
+describe.each<StoreKind>(['directory', 's3'])('what an index names and a store of kind %s lacks', (kind) => {
+  beforeEach(async () => {
+    place = await filesPlace(kind);
+  });
+
+  test.each([undefined, 'uploads', 'uploads/'])('is named, and the rest is restored (prefix %s)', async (prefix) => {
+    await place.write({a: '1', b: '2', c: '3'});
+    await migrateFiles(place.migrate({hideNames: true}), runtime());
+    const hidden = (await place.keys()).filter((key) => key.startsWith('migrated/'));
+    await place.store.delete(hidden[0] ?? '');
+    const one = await restoreFiles(place.restore({prefix}), runtime());
+    expect(one).toMatchObject({restored: 2, failed: 1});
+    const gone = one.files.find(({action}) => action === 'failed');
+    expect(gone).toMatchObject({key: hidden[0], code: 'OBJECT_NOT_FOUND', reason: 'the index names it; it is gone'});
+    const found = [...(await tree(restored())).keys()];
+    expect([...found, gone?.name].sort()).toEqual(['uploads/a', 'uploads/b', 'uploads/c']);
+
+    for (const key of hidden.slice(1)) await place.store.delete(key);
+    expect(await restoreFiles(place.restore({prefix}), runtime())).toMatchObject({restored: 0, failed: 3});
+    expect(await verifyFiles(place.verify({prefix}), runtime())).toMatchObject({good: 0, failed: 3});
+    const other = place.restore({prefix: 'uploads/a'});
+    expect((await restoreFiles(other, runtime())).files.map(({name}) => name)).toEqual(['uploads/a']);
+  });
+
+  test('is there all the same when a rotation that was ended has given it another key', async () => {
+    await place.write({a: '1'});
+    await migrateFiles(place.migrate({hideNames: true}), runtime());
+    const index = await contentOf(place.store, 'loma-backup/file-index/uploads.encrypted');
+    const keys = keySettings(newKey(), place.key);
+    const rotation = {dryRun: false, resealLegacy: false, files: true};
+    await rotateKeys({store: place.migrate().store, keys, ...rotation}, runtime());
+    await place.store.replace('loma-backup/file-index/uploads.encrypted', index);
+    expect(await restoreFiles(place.restore({keys}), runtime())).toMatchObject({restored: 1, failed: 0});
+    expect(await verifyFiles(place.verify({keys}), runtime())).toMatchObject({good: 1, failed: 0});
+  });
+});
+
+test('an index that the store does not give is not taken for an empty one', async () => {
+  place = await filesPlace('s3');
+  await place.write({a: '1', b: '2'});
+  await migrateFiles(place.migrate({hideNames: true}), runtime());
+  const proxy = await startProxy(servers().objects, ({method, url}) =>
+    method === 'GET' && url.includes('/file-index/uploads') ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
+  );
+  const bucket = place.settings.backupsBucket;
+  const store = {...s3Settings(proxy, bucket), filesBucket: bucket};
+  const failure = await failureOf(restoreFiles(place.restore({store}), runtime()).finally(() => proxy.stop()));
+  expect(failure).toMatchObject({code: 'STORAGE_DENIED', exitCode: 4});
 });
 
 describe('a restore', () => {

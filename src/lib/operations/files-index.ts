@@ -32,8 +32,20 @@ const entrySchema = z.object({
   isHidden: z.literal(true),
 });
 
+const suffix = '.encrypted';
+
 function contextOf(directory: string) {
-  return {objectKey: `${indexPrefix}${directory}.encrypted`, compression: 'none', content: 'file-index'};
+  return {objectKey: `${indexPrefix}${directory}${suffix}`, compression: 'none', content: 'file-index'};
+}
+
+/** The directories of a prefix of names that have an index. */
+export async function* indexedDirectories(store: ObjectStore, namePrefix = ''): AsyncGenerator<string> {
+  const slash = namePrefix.indexOf('/');
+  const directoryPrefix = slash < 0 ? namePrefix : `${namePrefix.slice(0, slash)}${suffix}`;
+  for await (const {key} of store.list(indexPrefix + directoryPrefix)) {
+    const directory = key.slice(indexPrefix.length, -suffix.length);
+    if (key.endsWith(suffix) && (slash < 0 || directory === namePrefix.slice(0, slash))) yield directory;
+  }
 }
 
 /** @throws BackupError DECRYPTION_FAILED */

@@ -1,12 +1,12 @@
 import pMap from 'p-map';
 import type {KeySettings, StoreSettings} from '../config.ts';
 import {keyring} from '../encrypt/keys.ts';
-import {interruption, messageOf} from '../errors.ts';
+import {asBackupError, interruption} from '../errors.ts';
 import {keyPrefixOf, mayBeHidden, nameOf, namePrefixOf} from '../files/file-names.ts';
 import type {FileFacts} from '../files/metadata.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectInfo, ObjectStore} from '../upload/store.ts';
-import {readIndex} from './files-index.ts';
+import {indexedDirectories, readIndex} from './files-index.ts';
 import {describeFile, type FilesKeyring, filesKeyring} from './files-objects.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -60,8 +60,17 @@ export interface FoundFiles {
   /** Entries of indexes, by key: what an object is whose metadata were lost. */
   index: ReadonlyMap<string, FileFacts>;
   /** Files that an index names, and whose objects are gone. */
-  missing: FileFacts[];
+  missing: MissingFile[];
 }
+
+export interface MissingFile {
+  /** Of the object that is gone. */
+  key: string;
+  name: string;
+}
+
+/** What is said of them. */
+export const missingReason = 'the index names it; it is gone';
 
 /** Lists the files of a prefix of names; hidden names come from the index, or from the objects that it lacks. */
 export async function readFiles(
@@ -80,11 +89,13 @@ export async function readFiles(
   }
   const index = new Map<string, FileFacts>();
   if (keys) {
-    for (const directory of directoriesOf(objects, namePrefix)) {
+    for await (const directory of indexedDirectories(store, namePrefix)) {
       const entries = await readIndex(store, directory, keys, signal).catch((error) => {
-        const interrupted = interruption(signal);
-        if (interrupted) throw interrupted;
-        observer({type: 'warning', message: `the index of names of ${directory} is not used: ${messageOf(error)}`});
+        const {code, kind, message, reason = message} = asBackupError(error);
+        // A store that fails is no index without entries: files that are gone would not be noticed.
+        const isOfIndex = kind === 'integrity' || kind === 'unexpected' || code === 'OBJECT_CHANGED';
+        if (!isOfIndex) throw error;
+        observer({type: 'warning', message: `the index of names of ${directory} is not used: ${reason}`});
         return new Map<string, FileFacts>();
       });
       for (const [key, facts] of entries) index.set(key, facts);
@@ -92,20 +103,15 @@ export async function readFiles(
   }
   const listed = await pMap(objects, (object) => listedOf(store, object, keys, index), {concurrency});
   const present = new Set(objects.map(({key}) => key));
+  // A rotation that was ended has moved files to other keys, and has not yet written the index.
+  const hiddenNames = new Set(listed.flatMap(({facts}) => (facts?.isHidden ? [facts.name] : [])));
   return {
     files: listed.filter(({name}) => name.startsWith(namePrefix)),
     index,
-    missing: [...index].flatMap(([key, facts]) =>
-      facts.name.startsWith(namePrefix) && !present.has(key) ? [facts] : [],
+    missing: [...index].flatMap(([key, {name}]) =>
+      name.startsWith(namePrefix) && !present.has(key) && !hiddenNames.has(name) ? [{key, name}] : [],
     ),
   };
-}
-
-/** Those that may have an index: the ones with hidden names in them, and the one that is asked for. */
-function directoriesOf(objects: readonly ObjectInfo[], namePrefix: string): Set<string> {
-  const asked = namePrefix.includes('/') ? [namePrefix] : [];
-  const names = objects.filter(({key}) => mayBeHidden(key)).flatMap(({key}) => nameOf(key) ?? []);
-  return new Set([...asked, ...names].map((name) => name.slice(0, name.indexOf('/'))));
 }
 
 async function listedOf(

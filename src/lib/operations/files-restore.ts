@@ -8,7 +8,7 @@ import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {eachFile, type PrefixSettings} from './files-each.ts';
-import {readFiles} from './files-list.ts';
+import {type MissingFile, missingReason, readFiles} from './files-list.ts';
 import {type FileObject, type FilesKeyring, filesKeyring, holdsSame, readContent} from './files-objects.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -66,7 +66,7 @@ export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runt
   const target = await RestoreTarget.open(settings.to);
   const restore = new FilesRestore(stores.files, target, keys, {overwrite: settings.overwrite, signal});
   const pass = {store: stores.files, keys, ...found, concurrency: settings.concurrency, step: 'files'};
-  const files = await asStep(observer, 'files', () =>
+  const done = await asStep(observer, 'files', () =>
     eachFile<RestoredFile>(
       pass,
       runtime,
@@ -81,10 +81,11 @@ export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runt
     throw new BackupError(interrupted.message, {
       code: 'INTERRUPTED',
       kind: interrupted.kind,
-      reason: `${files.filter(({action}) => action === 'restored').length} files were restored before; nothing half-done was left`,
+      reason: `${done.filter(({action}) => action === 'restored').length} files were restored before; nothing half-done was left`,
       hint: 'Run it again: what is there is skipped.',
     });
   }
+  const files = [...done, ...found.missing.map(goneFile)];
   const count = (action: RestoredFile['action']) => files.filter((file) => file.action === action).length;
   return {
     to: settings.to,
@@ -97,6 +98,11 @@ export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runt
     failed: count('failed'),
     files,
   };
+}
+
+function goneFile({key, name}: MissingFile): RestoredFile {
+  const why = {code: 'OBJECT_NOT_FOUND', reason: missingReason} as const;
+  return {key, name, action: 'failed', sizeBytes: 0, isUnchecked: false, ...why};
 }
 
 class FilesRestore {

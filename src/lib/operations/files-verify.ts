@@ -7,7 +7,7 @@ import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {eachFile, type PrefixSettings} from './files-each.ts';
-import {type FoundFiles, readFiles} from './files-list.ts';
+import {type FoundFiles, missingReason, readFiles} from './files-list.ts';
 import {type FilesKeyring, filesKeyring, readContent} from './files-objects.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -107,7 +107,7 @@ async function checkFiles(
     ({key, name}, {code, reason, message}) => fail({key, name, code, reason: reason ?? message}),
   );
   for (const {name} of found.missing) {
-    fail({key: undefined, name, code: 'OBJECT_NOT_FOUND', reason: 'the index names it; it is gone'});
+    fail({key: undefined, name, code: 'OBJECT_NOT_FOUND', reason: missingReason});
   }
   return result;
 }
