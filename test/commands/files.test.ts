@@ -57,6 +57,27 @@ test('migrate, list, verify and restore end with honest exit codes, and print on
   expect((await run('migrate', path.join(place.home, 'none'))).code).toBe(2);
 });
 
+test('a prefix that nothing begins with ends with its exit code; / and ./ before a prefix mean nothing', async () => {
+  await place.write({'sub/a': '1', b: '2'});
+  expect((await run('migrate', place.uploads)).code).toBe(0);
+  const to = path.join(place.home, 'restored');
+  const restored = await run('restore', 'nomatch', '--to', to);
+  expect(restored).toMatchObject({code: 4, stdout: ''});
+  expect(restored.stderr).toContain('There are no such files');
+  const verified = await run('verify', 'nomatch', '--json');
+  expect(verified.code).toBe(6);
+  expect(JSON.parse(verified.stdout)).toMatchObject({error: {code: 'FILES_NOT_FOUND', exitCode: 6}});
+  expect(await run('list', 'nomatch')).toMatchObject({code: 0, stdout: 'There are no such files.\n'});
+  expect(await readdir(place.home)).toEqual(['uploads']);
+  expect(await place.keys()).toHaveLength(2);
+  for (const prefix of ['/uploads/sub/', './uploads/sub/', '/migrated/uploads/sub/']) {
+    expect((await run('list', prefix)).stdout).toContain('1 file,');
+    expect((await run('restore', prefix, '--to', to)).code).toBe(0);
+    expect((await run('verify', prefix)).stdout).toContain('1 file opened');
+  }
+  expect(await readdir(path.join(to, 'uploads'))).toEqual(['sub']);
+});
+
 test('a file of a hidden name that is gone is named by restore as by verify, and the rest is restored', async () => {
   await place.write({a: '1', b: '2', c: '3'});
   expect((await run('migrate', place.uploads, '--hash-names')).code).toBe(0);

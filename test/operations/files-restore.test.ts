@@ -150,6 +150,49 @@ describe.each<StoreKind>(['directory', 's3'])('from a store of kind %s', (kind) 
   });
 });
 
+describe.each<StoreKind>(['directory', 's3'])('a prefix of nothing in a store of kind %s', (kind) => {
+  beforeEach(async () => {
+    place = await filesPlace(kind);
+  });
+
+  test.each([false, true])('is an error that says what is there; hidden names: %s', async (hideNames) => {
+    await place.write({a: '1', 'sub/b': '2'});
+    await migrateFiles(place.migrate({hideNames}), runtime());
+    const before = await place.keys();
+    for (const prefix of ['nomatch', 'uploads/nomatch', 'uploads/a/']) {
+      const ofRestore = await failureOf(restoreFiles(place.restore({prefix}), runtime()));
+      expect(ofRestore).toMatchObject({code: 'FILES_NOT_FOUND', exitCode: 4});
+      expect(ofRestore.reason).toContain(`${place.store.description} holds no file`);
+      expect(ofRestore.reason).toContain(`begins with "${prefix}"; files there: 2 in all`);
+      const ofVerify = await failureOf(verifyFiles(place.verify({prefix}), runtime()));
+      expect(ofVerify).toMatchObject({code: 'FILES_NOT_FOUND', exitCode: 6, reason: ofRestore.reason});
+      const listing = {store: place.migrate().store, optionalKeys: undefined, long: false, prefix};
+      expect(await listFiles(listing, runtime())).toEqual([]);
+    }
+    expect(await place.keys()).toEqual(before);
+    expect(await readdir(place.home)).toEqual(['uploads']);
+  });
+
+  test('also when the bucket is empty', async () => {
+    for (const prefix of [undefined, 'uploads/']) {
+      const failure = await failureOf(restoreFiles(place.restore({prefix}), runtime()));
+      expect(failure).toMatchObject({code: 'FILES_NOT_FOUND', reason: expect.stringContaining('none in all')});
+      expect(await failureOf(verifyFiles(place.verify({prefix}), runtime()))).toMatchObject({exitCode: 6});
+    }
+    expect(await place.keys()).toEqual([]);
+    expect(await readdir(place.home)).toEqual(['uploads']);
+  });
+
+  test('may be one of hidden names that the key at hand does not read', async () => {
+    await place.write({a: '1'});
+    await migrateFiles(place.migrate({hideNames: true}), runtime());
+    const settings = place.restore({prefix: 'uploads/a', keys: keySettings(newKey())});
+    expect((await failureOf(restoreFiles(settings, runtime()))).reason).toContain(
+      'hidden names that could not be read: 1',
+    );
+  });
+});
+
 describe.each<StoreKind>(['directory', 's3'])('what an index names and a store of kind %s lacks', (kind) => {
   beforeEach(async () => {
     place = await filesPlace(kind);

@@ -9,7 +9,8 @@ export default class FilesRestore extends BaseCommand {
   static override description =
     'A file named uploads/a/b.pdf comes to lie in DIR/uploads/a/b.pdf, with the same bytes and modification time. Nothing is ' +
     'written outside DIR. Files that are there with other content are kept; run it again to continue an interrupted restore.\n\n' +
-    'Exit codes: 0 done, 1 a file failed or is in conflict, 2 settings, 4 storage, 130/143 interrupted.';
+    'Exit codes: 0 done, 1 a file failed or is in conflict, 2 settings, 4 storage, or no such file, ' +
+    '130/143 interrupted.';
   static override examples = [
     '<%= config.bin %> <%= command.id %> --to /srv/app',
     '<%= config.bin %> <%= command.id %> uploads/2024/ --to recovered',

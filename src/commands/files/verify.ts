@@ -8,7 +8,8 @@ export default class FilesVerify extends BaseCommand {
   static override summary = 'Open every file in the files bucket and check its digest.';
   static override description =
     'The result is stored in the bucket, sealed, under loma-backup/file-verifications/.\n\n' +
-    'Exit codes: 0 nothing wrong, 2 settings, 4 storage, 6 a file is not what was stored, 130/143 interrupted.';
+    'Exit codes: 0 nothing wrong, 2 settings, 4 storage, 6 a file is not what was stored, or there is none, ' +
+    '130/143 interrupted.';
   static override examples = [
     '<%= config.bin %> <%= command.id %>',
     '<%= config.bin %> <%= command.id %> uploads/2024/ --json',

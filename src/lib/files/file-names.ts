@@ -31,9 +31,13 @@ export function mayBeHidden(key: string): boolean {
   return /^[^/]+\/[0-9a-f]{64}$/.test(nameOf(key) ?? '');
 }
 
-/** A prefix of names as a person types it: `migrated/` may stand before it, as in a key. */
+/**
+ * A prefix of names as a person types it: `/` or `./` may stand before it, as in a path, and `migrated/`, as in a key. No
+ * name that can be restored begins so.
+ */
 export function namePrefixOf(text = ''): string {
-  return text.startsWith(filesPrefix) ? text.slice(filesPrefix.length) : text;
+  const relative = text.replace(/^(?:\.?\/)+/, '');
+  return relative.startsWith(filesPrefix) ? relative.slice(filesPrefix.length) : relative;
 }
 
 /** The keys to list for a prefix of names. Hidden ones lie beside the others, so a whole directory is looked through. */

@@ -1,8 +1,8 @@
 import pMap from 'p-map';
 import type {KeySettings, StoreSettings} from '../config.ts';
 import {keyring} from '../encrypt/keys.ts';
-import {asBackupError, interruption} from '../errors.ts';
-import {keyPrefixOf, mayBeHidden, nameOf, namePrefixOf} from '../files/file-names.ts';
+import {asBackupError, BackupError, type ErrorKind, interruption} from '../errors.ts';
+import {filesPrefix, keyPrefixOf, mayBeHidden, nameOf, namePrefixOf} from '../files/file-names.ts';
 import type {FileFacts} from '../files/metadata.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectInfo, ObjectStore} from '../upload/store.ts';
@@ -12,6 +12,8 @@ import type {Runtime} from './runtime.ts';
 
 /** Objects asked for their metadata at the same time. */
 const concurrency = 16;
+/** Files that an error counts at most: ten requests of a listing. */
+const mostCounted = 10_000;
 
 export interface FilesListSettings {
   store: StoreSettings;
@@ -61,6 +63,8 @@ export interface FoundFiles {
   index: ReadonlyMap<string, FileFacts>;
   /** Files that an index names, and whose objects are gone. */
   missing: MissingFile[];
+  /** How many names stay hidden: what hid them is not at hand, or altered. */
+  unreadNames: number;
 }
 
 export interface MissingFile {
@@ -71,6 +75,45 @@ export interface MissingFile {
 
 /** What is said of them. */
 export const missingReason = 'the index names it; it is gone';
+
+/**
+ * The same for who wants to do something with files: none at all is a mistyped prefix, or a wrong or emptied bucket.
+ * @param kind of the error when there is none
+ * @throws BackupError FILES_NOT_FOUND
+ */
+export async function findFiles(
+  store: ObjectStore,
+  prefix: string | undefined,
+  keys: FilesKeyring,
+  kind: ErrorKind,
+  runtime: Pick<Runtime, 'signal' | 'observer'>,
+): Promise<FoundFiles> {
+  const found = await readFiles(store, prefix, keys, runtime);
+  if (found.files.length + found.missing.length > 0) return found;
+  const namePrefix = namePrefixOf(prefix);
+  const wanted = namePrefix === '' ? '' : ` whose name begins with ${JSON.stringify(namePrefix)}`;
+  const count = await countFiles(store, runtime.signal);
+  const all = `${count === 0 ? 'none' : count}${count === mostCounted ? ' or more' : ''} in all`;
+  const unread = found.unreadNames > 0 ? `; hidden names that could not be read: ${found.unreadNames}` : '';
+  throw new BackupError('There are no such files', {
+    code: 'FILES_NOT_FOUND',
+    kind,
+    reason: `${store.description} holds no file${wanted}; files there: ${all}${unread}`,
+    hint: 'See what there is: loma-backup files list. Is it the right bucket (CLOUDFLARE_R2_BUCKET_FILES)?',
+  });
+}
+
+/** Not further than `mostCounted`. */
+async function countFiles(store: ObjectStore, signal: AbortSignal | undefined): Promise<number> {
+  let count = 0;
+  for await (const {key} of store.list(filesPrefix)) {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    if (nameOf(key) !== undefined) count += 1;
+    if (count >= mostCounted) break;
+  }
+  return count;
+}
 
 /** Lists the files of a prefix of names; hidden names come from the index, or from the objects that it lacks. */
 export async function readFiles(
@@ -108,6 +151,7 @@ export async function readFiles(
   return {
     files: listed.filter(({name}) => name.startsWith(namePrefix)),
     index,
+    unreadNames: listed.filter(({key, facts}) => mayBeHidden(key) && !facts).length,
     missing: [...index].flatMap(([key, {name}]) =>
       name.startsWith(namePrefix) && !present.has(key) && !hiddenNames.has(name) ? [{key, name}] : [],
     ),

@@ -8,7 +8,7 @@ import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {eachFile, type PrefixSettings} from './files-each.ts';
-import {type MissingFile, missingReason, readFiles} from './files-list.ts';
+import {findFiles, type MissingFile, missingReason} from './files-list.ts';
 import {type FileObject, type FilesKeyring, filesKeyring, holdsSame, readContent} from './files-objects.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -51,6 +51,7 @@ export const filesRestoreSteps: readonly Step[] = [
 /**
  * Brings files back. One that fails stops no other: see the result. A file gets its name when all of it was authentic, so
  * that an interrupted restore is continued by running it again.
+ * @throws BackupError FILES_NOT_FOUND, of the store, or the interruption
  */
 export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runtime): Promise<FilesRestoreResult> {
   const started = performance.now();
@@ -60,7 +61,7 @@ export async function restoreFiles(settings: FilesRestoreSettings, runtime: Runt
   const found = await asStep(
     observer,
     'catalog',
-    () => readFiles(stores.files, settings.prefix, keys, runtime),
+    () => findFiles(stores.files, settings.prefix, keys, 'storage', runtime),
     ({files}) => `${files.length} files`,
   );
   const target = await RestoreTarget.open(settings.to);

@@ -7,7 +7,7 @@ import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {eachFile, type PrefixSettings} from './files-each.ts';
-import {type FoundFiles, missingReason, readFiles} from './files-list.ts';
+import {type FoundFiles, findFiles, missingReason} from './files-list.ts';
 import {type FilesKeyring, filesKeyring, readContent} from './files-objects.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -50,7 +50,10 @@ export const filesVerificationPurpose = 'loma-backup file verification 1';
 /** As many findings are kept in the stored result; the count is always whole. */
 const mostStoredFindings = 1000;
 
-/** Opens every file. What is wrong is in the result, which is also stored, sealed. */
+/**
+ * Opens every file. What is wrong is in the result, which is also stored, sealed.
+ * @throws BackupError FILES_NOT_FOUND, of the store, or the interruption
+ */
 export async function verifyFiles(settings: FilesVerifySettings, runtime: Runtime): Promise<FilesVerifyResult> {
   const started = performance.now();
   const {observer, signal} = runtime;
@@ -59,7 +62,7 @@ export async function verifyFiles(settings: FilesVerifySettings, runtime: Runtim
   const found = await asStep(
     observer,
     'catalog',
-    () => readFiles(stores.files, settings.prefix, keys, runtime),
+    () => findFiles(stores.files, settings.prefix, keys, 'verification', runtime),
     ({files}) => `${files.length} files`,
   );
   const checked = await asStep(observer, 'files', () =>
