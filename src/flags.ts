@@ -4,6 +4,7 @@ import {defaultRetention, type RetentionPolicy} from './lib/catalog/retention.ts
 import {BackupError} from './lib/errors.ts';
 import type {BackupChoice} from './lib/operations/catalog.ts';
 import type {SelectionRequest} from './lib/operations/selection.ts';
+import {dateAlone, parseTime} from './ui/parse-time.ts';
 
 /** Of `restore` and `verify`. */
 export const searchPathFlag = Flags.string({
@@ -47,7 +48,7 @@ export function choiceOf(key: string | undefined, latest: boolean, at: string | 
   const given = [key !== undefined, latest, at !== undefined].filter(Boolean).length;
   if (given !== 1) throw usage(given === 0 ? 'Which backup?' : 'Name one backup: a KEY, --latest or --at');
   if (key !== undefined) return {by: 'key', key};
-  return at === undefined ? {by: 'latest'} : {by: 'time', at: parseTime(at)};
+  return at === undefined ? {by: 'latest'} : {by: 'time', at: timeOf(at)};
 }
 
 /** What of a backup is meant, of --table and --schema; undefined: everything. */
@@ -55,13 +56,18 @@ export function selectionOf(tables: string[] = [], schemas: string[] = []): Sele
   return tables.length + schemas.length === 0 ? undefined : {tables, schemas};
 }
 
-/** A time that a person typed: ISO 8601; a date alone is its beginning, and without a zone it is local time. */
-function parseTime(text: string): Date {
-  const time = new Date(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00` : text);
-  if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(time.getTime())) {
-    throw usage(`--at must be a time such as 2025-11-04T15:30 or 2025-11-04T15:30:00Z: it is ${JSON.stringify(text)}`);
+/** @throws BackupError USAGE */
+function timeOf(text: string): Date {
+  const time = parseTime(text);
+  if (time === dateAlone) {
+    throw usage(
+      `--at needs a time of day, too: "${text} 23:59" is the newest backup of that day, "${text} 00:00" one before it`,
+    );
   }
-  return time;
+  if (time) return time;
+  throw usage(
+    `--at must be a time that there is, such as 2025-11-04T15:30 or 2025-11-04T15:30:00Z: it is ${JSON.stringify(text)}`,
+  );
 }
 
 export const concurrencyFlag = Flags.integer({

@@ -39,9 +39,13 @@ export default class Restore extends BaseCommand {
     key: Args.string({description: 'The backup key as `backup` and `list` print it, or the timestamp in it.'}),
   };
   static override flags = {
-    latest: Flags.boolean({description: 'The newest backup that is complete.'}),
+    latest: Flags.boolean({
+      description: 'The newest backup that is complete; those of the label pre-restore are passed over.',
+    }),
     at: Flags.string({
-      description: 'The newest complete backup that was started at this time or before.',
+      description:
+        'The newest complete backup that was started at this time or before (those of the label pre-restore are passed over): ' +
+        '2025-11-04T15:30, or as `list` shows it. Without seconds, the whole minute counts; without a zone (Z, UTC, +01:00), it is local time.',
       helpValue: 'TIME',
     }),
     target: Flags.string({

@@ -98,6 +98,8 @@ describe('usage', () => {
     [['restore']],
     [['restore', '--latest', '--at', '2025-01-01']],
     [['restore', '--at', 'yesterday']],
+    [['restore', '--at', '2025-02-29T12:00']],
+    [['restore', '--at', '2025-02-28']],
     [['restore', '--latest', '--output', 'x', '--target', 'postgresql://h/d']],
     [['restore', '--latest', '--output', 'x', '--swap']],
     [['restore', '--list', '--swap']],
@@ -213,6 +215,17 @@ describe('a backup and its restore', () => {
     expect({exitCode, stderr: stderr.match(controlCodes)}).toEqual({exitCode: 0, stderr: null});
     expect(json(stdout)).toMatchObject({tables: 1, rows: 100_000, target: expect.stringContaining(target.name)});
     expect(await rowDigests(target)).toEqual(await rowDigests(database));
+  });
+
+  test('restore --at the time that list shows', async () => {
+    const shown = json((await cli(['list', '--json'], environment)).stdout).backups[0];
+    const [row] = (await cli(['list'], {...environment, TZ: 'Asia/Kolkata'})).stdout.split('\n').slice(1);
+    const time = /\d{4}-\d\d-\d\d \d\d:\d\d \S+/.exec(row ?? '')?.[0] ?? '';
+    const output = path.join(os.tmpdir(), `loma-test-${randomBytes(4).toString('hex')}.sql`);
+    const {exitCode, stdout} = await cli(['restore', '--at', time, '--output', output, '--json'], environment);
+    await rm(output, {force: true});
+    expect(exitCode).toBe(0);
+    expect(json(stdout).key).toBe(shown.key);
   });
 
   test('restore over data is refused without a terminal and without --yes, and done with it', async () => {
