@@ -1,8 +1,12 @@
 import {createInterface} from 'node:readline/promises';
 import {Writable} from 'node:stream';
+import {ask} from './ask.ts';
 import type {Terminal} from './confirm.ts';
 
-/** Asks for a passphrase without showing it. Undefined when there is no terminal to ask on, or nothing was typed. */
+/**
+ * Asks for a passphrase without showing it. Undefined when there is no terminal to ask on, or nothing was typed.
+ * @throws BackupError INTERRUPTED
+ */
 export async function askPassphrase(
   question: string,
   {input, output}: Terminal,
@@ -13,12 +17,8 @@ export async function askPassphrase(
   const silent = new Writable({write: (_chunk, _encoding, done) => done()});
   const lines = createInterface({input, output: silent, terminal: true});
   try {
-    return (await lines.question('', {signal})) || undefined;
-  } catch {
-    // Ctrl-C or Ctrl-D.
-    return undefined;
+    return (await ask(lines, '', signal)) || undefined;
   } finally {
-    lines.close();
     output.write('\n');
   }
 }

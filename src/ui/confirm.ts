@@ -3,6 +3,7 @@ import type {Backup} from '../lib/catalog/backups.ts';
 import {leftOutRows} from '../lib/catalog/choice.ts';
 import type {TargetFacts} from '../lib/load/target.ts';
 import type {Overwritten} from '../lib/operations/selection.ts';
+import {ask} from './ask.ts';
 import {formatAge, formatCount, formatTime, printable} from './format.ts';
 
 export interface Terminal {
@@ -17,6 +18,7 @@ export interface Overwriting extends Overwritten {
 
 /**
  * Shows what would be overwritten and asks for the database's name. Anything else, and no terminal to ask on, is a no.
+ * @throws BackupError INTERRUPTED
  */
 export async function confirmOverwrite(
   target: TargetFacts,
@@ -27,21 +29,8 @@ export async function confirmOverwrite(
 ): Promise<boolean> {
   output.write(overwriteText(target, backup, overwritten, new Date()));
   if (!input.isTTY || !output.isTTY) return false;
-  const lines = createInterface({input, output});
-  try {
-    const answer = await lines.question(
-      `Type the name of the database to ${overwritten.isSwap ? 'replace' : 'overwrite'} it: `,
-      {
-        signal,
-      },
-    );
-    return answer === target.database;
-  } catch {
-    // Ctrl-C or Ctrl-D.
-    return false;
-  } finally {
-    lines.close();
-  }
+  const question = `Type the name of the database to ${overwritten.isSwap ? 'replace' : 'overwrite'} it: `;
+  return (await ask(createInterface({input, output}), question, signal)) === target.database;
 }
 
 /** What would be overwritten, and with what. */

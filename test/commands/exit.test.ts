@@ -192,6 +192,30 @@ test('a second Ctrl-C, while the store does not answer to what undoes the first'
   await large.drop();
 });
 
+describe('at the question before a restore', () => {
+  test.each<[string, string | NodeJS.Signals, number, string]>([
+    ['Ctrl-C', '\u0003', 130, 'INTERRUPTED'],
+    ['Ctrl-D', '\u0004', 7, 'REFUSED'],
+    ['another name', 'other\r', 7, 'REFUSED'],
+    ['SIGTERM', 'SIGTERM', 143, 'INTERRUPTED'],
+  ])('%s', async (_, answer, expected, code) => {
+    await cli(['backup'], environment);
+    // script (bsdutils) gives the program a terminal; the shell says the program's pid.
+    const command = `sh -c 'echo "pid $$ "; exec "$0" "$@"' '${process.execPath}' '${program}' restore --latest`;
+    const env = {PATH: process.env.PATH ?? '', TERM: 'xterm', ...environment};
+    const child = execa('script', ['-qec', command, '/dev/null'], {env, extendEnv: false, reject: false});
+    let shown = '';
+    child.stdout.on('data', (text) => (shown += text));
+    await waitUntil(() => shown.includes('Type the name of the database'), {what: 'the question'});
+    if (answer.startsWith('SIG')) process.kill(Number(/pid (\d+)/.exec(shown)?.[1]), answer);
+    else child.stdin.write(answer);
+    const {exitCode} = await child;
+    expect(shown).toContain(`Code: ${code}`);
+    expect(exitCode).toBe(expected);
+    expect(await database.query('SELECT count(*) FROM filler')).toBe('100000');
+  });
+});
+
 test.each(['--help', 'files --help', 'completion bash'])(
   '%s, of which somebody reads the first line only',
   async (args) => {
