@@ -25,15 +25,33 @@ function withoutPrefix(stderr: string): string {
   return stderr.replace(/^(psql: )?(error: |ERROR: +|FATAL: +)?/, '');
 }
 
+/** libpq's messages about TLS, and those of a server whose pg_hba.conf has no line for a connection like this. */
+function hintAboutTls(message: string): string | undefined {
+  if (/server does not support SSL/.test(message)) {
+    return 'Is that the right server and port? If it has no TLS, take sslmode and ssl out of the URL, and PGSSLMODE out of the environment: then PHI crosses the network unencrypted.';
+  }
+  if (/no encryption|SSL off|SSL\/TLS required|requires? (an )?SSL/i.test(message)) {
+    return 'The server wants TLS: add ?sslmode=require to the URL.';
+  }
+  if (/root certificate file/.test(message)) {
+    return 'sslmode=verify-ca and verify-full need the certificate of the authority: add sslrootcert=FILE to the URL (or sslrootcert=system).';
+  }
+  if (/SSL|TLS|certificate/.test(message)) {
+    return 'Do sslmode, sslrootcert, sslcert and sslkey in the URL fit the server, and is its certificate made for this host name?';
+  }
+  return undefined;
+}
+
 function connectHint(message: string, connection: Connection): string {
   if (/password authentication failed|no password supplied/.test(message)) {
     return 'Are the user and password in the URL right? Characters such as @ : / in a password may be percent-encoded.';
   }
+  const tlsHint = hintAboutTls(message);
+  if (tlsHint) return tlsHint;
   if (/does not exist/.test(message)) return 'Is the database name at the end of the URL right?';
   if (/unsupported startup parameter/.test(message)) {
     return 'This is a connection pooler (PgBouncer): use the direct address of the database, usually port 5432.';
   }
-  if (/SSL|certificate/.test(message)) return 'Add ?sslmode=require to the URL if the server wants TLS.';
   const pooler = connection.warnings.find((text) => text.includes('pooler'));
   return (
     lockTableHint(message) ??
