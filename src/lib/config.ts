@@ -103,6 +103,15 @@ export const secretNames = [
 /** Variables that may come as NAME_FILE: the secret ones, and one whose value is a file by nature. */
 export const fileNames: readonly VariableName[] = [...secretNames, 'LOMA_BACKUP_RECOVERY_PUBLIC_KEY'];
 
+/** The flags that stand for a variable, or name the file that holds it: an error names what was given. */
+const flagNames: Partial<Record<VariableName, string>> = {
+  DATABASE_URL: '--target',
+  TEST_DATABASE_URL: '--target',
+  LOMA_BACKUP_RECOVERY_PRIVATE_KEY: '--recovery-key',
+  LOMA_BACKUP_COMPRESSION: '--compression',
+  LOMA_BACKUP_PING_URL: '--ping',
+};
+
 /** Where settings come from. */
 export interface SettingsSource {
   /** Flags that stand for a variable (`--target` for DATABASE_URL), by the variable's name. */
@@ -118,6 +127,10 @@ export interface SettingsSource {
 export interface MergedValues {
   values: Partial<Record<VariableName, string>>;
   problems: string[];
+  /** What errors call a variable: the flag, when its value came from one. */
+  nameOf: (variable: VariableName) => string;
+  /** Variables whose file could not be read. */
+  unread: Set<VariableName>;
 }
 
 /** The files that the environment names in the place of values. */
@@ -129,6 +142,8 @@ export function filesNamedIn(environment: SettingsSource['environment']): string
 export function mergeValues({flags, files, environment, readFile}: SettingsSource): MergedValues {
   const values: Partial<Record<VariableName, string>> = {};
   const problems: string[] = [];
+  const unread = new Set<VariableName>();
+  const nameOf = (name: VariableName) => (flags[name] || files?.[name] ? flagNames[name] : undefined) ?? name;
   for (const name of variableNames) {
     const flagFile = files?.[name];
     const file = flagFile ?? (fileNames.includes(name) ? environment[`${name}_FILE`] : undefined);
@@ -136,17 +151,22 @@ export function mergeValues({flags, files, environment, readFile}: SettingsSourc
     if (given) {
       values[name] = given;
     } else if (file) {
+      const origin = flagFile ? nameOf(name) : `${name}_FILE`;
       try {
         const text = readFile(file).trim();
         if (text) values[name] = text;
-        else problems.push(`${name}_FILE names an empty file (${file}): put the value of ${name} in it.`);
+        else {
+          unread.add(name);
+          problems.push(`${origin} names an empty file (${file}): put the value of ${name} in it.`);
+        }
       } catch (error) {
+        unread.add(name);
         const why = error instanceof Error ? error.message : String(error);
-        problems.push(`${name}_FILE cannot be read (${why}): does the file exist, and may this user read it?`);
+        problems.push(`${origin} cannot be read (${why}): does the file exist, and may this user read it?`);
       }
     }
   }
-  return {values, problems};
+  return {values, problems, nameOf, unread};
 }
 
 const keyMend = 'Use the key that is kept in the safe; a new one for new backups: openssl rand -hex 32.';
@@ -160,7 +180,7 @@ function readOptionalConnection(variable: DatabaseVariable): Reader<Connection |
 }
 
 function readConnection(variable: DatabaseVariable): Reader<Connection> {
-  return ({values, problems}) => {
+  return ({values, problems, nameOf}) => {
     const url = values[variable];
     if (url === undefined) {
       problems.push(`${variable} is not set: set it to the URL of the database, postgresql://…@host:5432/database.`);
@@ -168,7 +188,7 @@ function readConnection(variable: DatabaseVariable): Reader<Connection> {
     }
     const connection = parseConnectionUrl(url);
     if (typeof connection !== 'string') return connection;
-    problems.push(`${variable} ${connection}.`);
+    problems.push(`${nameOf(variable)} ${connection}.`);
     return undefined;
   };
 }
@@ -312,7 +332,11 @@ const readKeys: Reader<KeySettings> = (merged) => {
 
 const readReadingKeys: Reader<AllSettings['readingKeys']> = (merged) => {
   const {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: pem, LOMA_BACKUP_RECOVERY_PASSPHRASE: passphrase} = merged.values;
-  if (pem === undefined) return {keys: readKeys(merged), recovery: undefined};
+  if (pem === undefined) {
+    // One that was given and could not be read is meant to stand in for the key.
+    const isMeant = merged.unread.has('LOMA_BACKUP_RECOVERY_PRIVATE_KEY');
+    return {keys: (isMeant ? readOptionalKeys : readKeys)(merged), recovery: undefined};
+  }
   const recovery = {
     pem: new Secret(pem.replaceAll('\\n', '\n')),
     passphrase: passphrase === undefined ? undefined : new Secret(passphrase),
@@ -331,19 +355,21 @@ function describeKey(text: string): string {
   return `character ${foreign + 1} is not one of 0-9 and a-f`;
 }
 
-const readCompression: Reader<CompressionName> = ({values, problems}) => {
+const readCompression: Reader<CompressionName> = ({values, problems, nameOf}) => {
   const text = values.LOMA_BACKUP_COMPRESSION ?? 'gzip';
   const name = compressionNames.find((candidate) => candidate === text);
   if (!name)
-    problems.push(`LOMA_BACKUP_COMPRESSION must be ${compressionNames.join(' or ')}: it is ${JSON.stringify(text)}.`);
+    problems.push(
+      `${nameOf('LOMA_BACKUP_COMPRESSION')} must be ${compressionNames.join(' or ')}: it is ${JSON.stringify(text)}.`,
+    );
   return name;
 };
 
-const readPingUrl: Reader<Secret | undefined> = ({values, problems}) => {
+const readPingUrl: Reader<Secret | undefined> = ({values, problems, nameOf}) => {
   const {LOMA_BACKUP_PING_URL: text} = values;
   if (text === undefined) return undefined;
   if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return new Secret(text);
-  problems.push('LOMA_BACKUP_PING_URL must look like https://hc-ping.com/<uuid>.');
+  problems.push(`${nameOf('LOMA_BACKUP_PING_URL')} must look like https://hc-ping.com/<uuid>.`);
   return undefined;
 };
 

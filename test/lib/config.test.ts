@@ -301,6 +301,31 @@ describe('the recovery key', () => {
   });
 });
 
+describe('a value that came from a flag', () => {
+  it.each<[Need, Partial<SettingsSource>, RegExp]>([
+    ['pingUrl', {flags: {LOMA_BACKUP_PING_URL: 'foo'}}, /^--ping must look like/],
+    ['database', {flags: {DATABASE_URL: 'foo'}}, /^--target must look like/],
+    ['optionalTestDatabase', {flags: {TEST_DATABASE_URL: 'foo'}}, /^--target must look like/],
+    ['compression', {flags: {LOMA_BACKUP_COMPRESSION: 'lz4'}}, /^--compression must be/],
+    ['readingKeys', {files: {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: 'no.pem'}}, /^--recovery-key cannot be read \(ENOENT/],
+    [
+      'readingKeys',
+      {files: {LOMA_BACKUP_RECOVERY_PRIVATE_KEY: 'no.pem'}, readFile: () => ''},
+      /^--recovery-key names an empty file \(no\.pem\)/,
+    ],
+  ])('%s: is called by the flag, and nothing else is missed', (need, rest, words) => {
+    const error = (() => {
+      try {
+        return resolveSettings([need], source({}, rest));
+      } catch (thrown) {
+        return thrown;
+      }
+    })();
+    expect(error).toMatchObject({code: 'CONFIGURATION_INVALID', message: expect.stringMatching(words)});
+    expect((error as BackupError).message).not.toMatch(/LOMA_BACKUP_PING|PHI_ENCRYPTION_KEY|DATABASE_URL|settings are/);
+  });
+});
+
 describe('where a setting comes from', () => {
   const files: Record<string, string> = {'/run/key': `${otherKey}\n`, '/run/empty': '\n'};
   const readFile = (file: string) => {
