@@ -102,6 +102,13 @@ describe('after a backup', () => {
     expect((await cli(['list'], environment)).stdout).toContain('proved just now');
   });
 
+  it('status says of a proof that no configured key can check that there is one', async () => {
+    const {exitCode, stdout} = await cli(['status'], {...environment, PHI_ENCRYPTION_KEY: newKey()});
+    expect(exitCode).toBe(6);
+    expect(stdout).toMatch(/^ALARM {2}no proof counts: .*no configured key can check its seal/m);
+    expect(stdout).not.toContain('ever proved');
+  });
+
   it('status holds the age to --max-age', async () => {
     const {exitCode, stdout} = await cli(['status', '--max-age', '0s'], environment);
     expect(exitCode).toBe(6);

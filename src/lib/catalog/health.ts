@@ -1,6 +1,7 @@
 /** Whether backups are fresh, proven and regular: a pure function of the catalog and the time. */
 import {type Backup, isRestorable} from './backups.ts';
 import {leftOutRows} from './choice.ts';
+import {verificationKey} from './key-names.ts';
 
 export interface HealthPolicy {
   /** The newest complete backup may be this old. */
@@ -70,8 +71,13 @@ function newest(restorable: readonly Backup[], {formatAge}: Formatting, policy: 
 function proof(restorable: readonly Backup[], {formatAge}: Formatting, policy: HealthPolicy, now: Date): Finding {
   const checked = restorable.flatMap(({verification}) => verification ?? []);
   const last = checked.toSorted((a, b) => b.at.getTime() - a.at.getTime())[0];
-  if (!last)
-    return {id: 'proof', isGood: false, text: 'no backup was ever proved (loma-backup verify)', value: undefined};
+  if (!last) {
+    const isStored = restorable.some(({key, objectKeys}) => objectKeys.includes(verificationKey(key)));
+    const text = isStored
+      ? 'no proof counts: what is stored of verifications is damaged, or no configured key can check its seal (is PHI_ENCRYPTION_KEY the right one?)'
+      : 'no backup was ever proved (loma-backup verify)';
+    return {id: 'proof', isGood: false, text, value: undefined};
+  }
   const ageMs = now.getTime() - last.at.getTime();
   const text = last.isProved
     ? `a backup was last proved ${formatAge(ageMs)}`
