@@ -127,6 +127,7 @@ describe('stdout on a full disk', () => {
   });
 
   test('restore --output - says it once', async () => {
+    await cli(['backup'], environment);
     const {exitCode, stderr} = await toFullDisk('restore --latest --output -');
     expect(stderr.split('Code: OUTPUT_FAILED')).toHaveLength(2);
     expect(exitCode).toBe(1);
@@ -224,6 +225,17 @@ test.each(['--help', 'files --help', 'completion bash'])(
     expect({exitCode, stderr}).toEqual({exitCode: 0, stderr: ''});
   },
 );
+
+test('restore --output -, of which somebody reads the first line only', async () => {
+  await cli(['backup'], environment);
+  const env = {PATH: process.env.PATH ?? '', ...environment};
+  const script = `"$0" "$1" restore --latest --output - | head -1; exit "\${PIPESTATUS[0]}"`;
+  const options = {env, extendEnv: false, reject: false, stdin: 'ignore'} as const;
+  const {exitCode, stderr} = await execa('bash', ['-c', script, process.execPath, program], options);
+  expect(stderr).toContain('the program that read it went away before the end (EPIPE)');
+  expect(stderr).not.toContain('removed');
+  expect(exitCode).toBe(1);
+});
 
 test('a call of process.exit would be seen', async () => {
   const {stderr} = await execa(process.execPath, ['--eval', 'process.exit()'], {env: telling});

@@ -69,7 +69,7 @@ export async function extract(settings: ExtractSettings, runtime: Runtime): Prom
       dump.check(inspector.inspection);
       for (const {check} of filters) check();
     } catch (error) {
-      throw interruption(signal) ?? dump.translate(error) ?? outputError(error);
+      throw interruption(signal) ?? dump.translate(error) ?? outputError(error, settings.output);
     }
     observer({type: 'finished', step: 'download'});
     return {contents: inspector.inspection.contents, bytes: written.bytes};
@@ -104,7 +104,7 @@ async function writeFile<T>(file: string, write: (openSink: () => Writable) => P
     const result = await write(() => createWriteStream(partial, {flags: 'wx', mode: 0o600, flush: true}));
     // A link fails where a rename would overwrite a file that has appeared meanwhile.
     await link(partial, file).catch((error) => {
-      throw codeOf(error) === 'EEXIST' ? fileExists(file) : outputError(error);
+      throw codeOf(error) === 'EEXIST' ? fileExists(file) : outputError(error, file);
     });
     return result;
   } finally {
@@ -121,13 +121,20 @@ function fileExists(file: string): BackupError {
   });
 }
 
-function outputError(error: unknown): BackupError {
+function outputError(error: unknown, output: string | Writable): BackupError {
   if (error instanceof BackupError) return error;
+  const isGone = codeOf(error) === 'EPIPE';
+  const hint =
+    typeof output === 'string'
+      ? 'Is there room, and may this user write there? What was written of it was removed.'
+      : isGone
+        ? 'What it has read is not the whole backup. Let it read to the end, or write into a file: --output FILE.'
+        : 'Is there room where it goes? What was written is not the whole backup.';
   return new BackupError('The output could not be written', {
     code: 'OUTPUT_FAILED',
     kind: 'unexpected',
-    reason: messageOf(error),
-    hint: 'Is there room, and may this user write there? What was written of it was removed.',
+    reason: isGone ? 'the program that read it went away before the end (EPIPE)' : messageOf(error),
+    hint,
     cause: error,
   });
 }
