@@ -1,13 +1,9 @@
 /** The result of a `restore --swap`, with the way back in words that a shell takes. */
 import type {SwapResult} from '../lib/operations/restore-swap.ts';
 import type {Connection} from '../lib/postgres/connection.ts';
+import {shellWord} from '../lib/shell-word.ts';
 import {formatBytes, printable} from './format.ts';
 import {restoreSummary} from './summary.ts';
-
-/** A shell's word, whatever is in it. */
-function shellWord(text: string): string {
-  return /^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
-}
 
 /** psql reads a name with an equals sign, or one that looks like a URL, as a whole connection string. */
 function databaseWord(name: string): string {

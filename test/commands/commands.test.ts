@@ -1,7 +1,7 @@
 /** The program as its users meet it: a process with arguments, an environment, two streams and an exit code. */
 import {randomBytes} from 'node:crypto';
 import {existsSync} from 'node:fs';
-import {cp, mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
+import {chmod, cp, mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import {afterAll, afterEach, beforeAll, describe, expect, test} from '@jest/globals';
@@ -22,6 +22,7 @@ import {
   type TestStore,
   testStore,
 } from '../support/settings.ts';
+import {unprivilegedUser} from '../support/unprivileged-user.ts';
 import {waitUntil} from '../support/wait-until.ts';
 
 const {postgres, objects} = servers();
@@ -265,6 +266,28 @@ describe('a backup and its restore', () => {
     expect(result.stderr).toContain(`Code: ${code}`);
     expect(result.stderr).toContain('What to do: ');
     expect(result.stderr).not.toMatch(/\n\s+at /);
+  });
+
+  test('a directory in which this user may not read or write', async () => {
+    const folder = await mkdtemp(path.join(os.tmpdir(), 'loma-test-rights-'));
+    const user = await unprivilegedUser();
+    const settings = {DATABASE_URL: database.url, PHI_ENCRYPTION_KEY: key, LOMA_BACKUP_STORE: `file://${folder}`};
+    const as = async (mode: number, command: string) => {
+      await chmod(folder, mode);
+      const {exitCode, stderr} = await cli([command], settings, user ? {uid: user.uid, gid: user.gid} : {});
+      expect(exitCode).toBe(4);
+      return stderr;
+    };
+    expect(await as(0o555, 'backup')).toMatch(/EACCES: permission denied.*\nWhat to do: May this user write there\?/);
+    expect(await as(0, 'list')).toMatch(/EACCES: permission denied.*\nWhat to do: May this user read there\?/);
+    expect(await as(0, 'backup')).toMatch(/EACCES: permission denied/);
+    await rm(folder, {recursive: true});
+  });
+
+  test('the command that makes a missing directory is one that a shell takes', async () => {
+    const settings = {...environment, LOMA_BACKUP_STORE: 'file:///nonexistent/my%20backups'};
+    const {stderr} = await cli(['backup'], settings);
+    expect(stderr).toContain("mkdir -p '/nonexistent/my backups'\n");
   });
 
   test('a disk that is not mounted is not filled, and no step of it is called done', async () => {

@@ -91,6 +91,26 @@ async function expectFull(folder: string): Promise<void> {
   expect((await filesIn(folder)).filter((name) => name !== 'filler')).toEqual([]);
 }
 
+onSmallDisk('that is mounted read-only under a file:// store', async () => {
+  await withDisk(mib, async (folder) => {
+    execFileSync('mount', ['-o', 'remount,ro', folder]);
+    const settings = {kind: 'directory', path: folder, backupsBucket: 'backups', filesBucket: 'files'} as const;
+    const failure = await failureOf(
+      backup(backupSettings({database: small.url, store: {...whole, settings}, key}), runtime()),
+    );
+    expect(failure).toMatchObject({
+      code: 'STORAGE_FAILED',
+      reason: expect.stringContaining('EROFS'),
+      hint: expect.stringContaining('mounted read-only'),
+    });
+  });
+  recordTrial({
+    area,
+    what: 'file:// store on a disk that is mounted read-only',
+    outcome: 'STORAGE_FAILED that says so',
+  });
+});
+
 onSmallDisk('under a file:// store, in the middle of the dump', async () => {
   await withDisk(mib, async (folder) => {
     await expectFull(folder);

@@ -1,11 +1,25 @@
 /** A directory as an object store: for an offline copy, for a first try, and for CI without an account. */
 import {randomBytes} from 'node:crypto';
 import {createReadStream} from 'node:fs';
-import {type FileHandle, link, mkdir, open, readdir, readFile, rename, rmdir, stat, unlink} from 'node:fs/promises';
+import {
+  access,
+  constants,
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rmdir,
+  stat,
+  unlink,
+} from 'node:fs/promises';
 import path from 'node:path';
 import {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
 import {BackupError, codeOf, interruption, messageOf} from '../errors.ts';
+import {shellWord} from '../shell-word.ts';
 import type {
   GetOptions,
   ObjectInfo,
@@ -126,16 +140,22 @@ export class DirectoryStore implements ObjectStore {
   /** Not the store's own directory: a disk that is not mounted must not be taken for an empty store. */
   async #makeFolder(folder: string): Promise<void> {
     const base = path.dirname(this.#root);
-    const facts = await stat(base).catch(() => undefined);
+    const facts = await stat(base).catch(undefinedIfGone);
     if (!facts?.isDirectory()) {
       throw new BackupError('The directory of the store is not there', {
         code: 'STORAGE_FAILED',
         kind: 'storage',
         reason: `there is no ${base}, which is not made by itself, because it may be a disk that is not mounted`,
-        hint: `Mount the disk, or make the directory: mkdir -p ${base}`,
+        hint: `Mount the disk, or make the directory: mkdir -p ${shellWord(base)}`,
       });
     }
-    await mkdir(folder, {recursive: true, mode: 0o700});
+    try {
+      await mkdir(folder, {recursive: true, mode: 0o700});
+    } catch (error) {
+      // On a disk that is mounted read-only, Node.js says ENOENT.
+      if (codeOf(error) === 'ENOENT') await access(await nearestFolder(folder), constants.W_OK);
+      throw error;
+    }
   }
 
   /** Also the folders above, which may be new. */
@@ -152,7 +172,7 @@ export class DirectoryStore implements ObjectStore {
       return {key, sizeBytes: facts.size, modifiedAt: facts.mtime, metadata: await readMetadata(metadataFile(file))};
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
-      throw this.#error(`looking at ${key}`, error);
+      throw this.#error(`looking at ${key}`, error, 'read');
     }
   }
 
@@ -173,7 +193,7 @@ export class DirectoryStore implements ObjectStore {
     } catch (error) {
       const interrupted = interruption(signal);
       if (interrupted) throw interrupted;
-      if (codeOf(error) !== 'ENOENT') throw this.#error(`reading ${key} from ${this.description}`, error);
+      if (codeOf(error) !== 'ENOENT') throw this.#error(`reading ${key} from ${this.description}`, error, 'read');
       throw new BackupError(`There is no object ${key}`, {
         code: 'OBJECT_NOT_FOUND',
         kind: 'storage',
@@ -251,7 +271,7 @@ export class DirectoryStore implements ObjectStore {
         .sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return [];
-      throw this.#error(`listing ${this.description}`, error);
+      throw this.#error(`listing ${this.description}`, error, 'read');
     }
   }
 
@@ -276,12 +296,14 @@ export class DirectoryStore implements ObjectStore {
     });
   }
 
-  #error(doing: string, error: unknown): BackupError {
+  #error(doing: string, error: unknown, right: 'read' | 'write' = 'write'): BackupError {
     if (error instanceof BackupError) return error;
+    const mayNot = `May this user ${right} there?`;
     const hints: Record<string, string> = {
       ENOSPC: 'The disk is full: make room, or choose another directory.',
-      EACCES: 'May this user write there?',
-      EROFS: 'The disk is mounted read-only.',
+      EACCES: mayNot,
+      EPERM: mayNot,
+      EROFS: 'The disk is mounted read-only: mount it for writing, or choose another directory.',
     };
     return new BackupError(`Storage failed: ${doing}`, {
       code: 'STORAGE_FAILED',
@@ -303,6 +325,16 @@ async function filesUnder(folder: string): Promise<string[]> {
     else if (entry.isDirectory()) found.push(...(await filesUnder(file).catch(nothingIfGone)));
   }
   return found;
+}
+
+function undefinedIfGone(error: unknown): undefined {
+  if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw error;
+}
+
+/** The folder itself, or the nearest above it that is there. */
+async function nearestFolder(folder: string): Promise<string> {
+  const isThere = await stat(folder).catch(() => undefined);
+  return isThere ? folder : nearestFolder(path.dirname(folder));
 }
 
 function nothingIfGone(error: unknown): string[] {

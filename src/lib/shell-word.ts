@@ -1,0 +1,4 @@
+/** A shell's word, whatever is in it. */
+export function shellWord(text: string): string {
+  return /^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
