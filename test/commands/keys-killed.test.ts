@@ -90,7 +90,7 @@ test.each([1, 2, 3, 4, 5])('killed at write %i, it leaves every backup openable,
 
   expect(await restorable(place, [key, oldKey])).toEqual(before);
   const settings = {
-    store: place.settings,
+    store: {...place.settings, filesBucket: place.settings.backupsBucket},
     keys: keysOf([key, oldKey]),
     dryRun: false,
     resealLegacy: true,

@@ -101,9 +101,22 @@ describe('restore --recovery-key', () => {
   });
 });
 
+test('keys rotate of a directory that is not there tells nobody to destroy a key', async () => {
+  const {exitCode, stdout} = await cli(['keys', 'rotate'], {
+    LOMA_BACKUP_STORE: 'file:///mnt/not-mounted/store',
+    PHI_ENCRYPTION_KEY: key,
+    PHI_ENCRYPTION_KEYS_PREVIOUS: oldKey,
+  });
+  expect(exitCode).toBe(0);
+  expect(stdout).toContain('Keep every previous key:\n  no backup was looked at: directory /mnt/not-mounted/store/');
+  expect(stdout).not.toContain('Not needed any more');
+});
+
 test('keys rotate says which key is not needed any more; a wrong old one is exit code 5', async () => {
+  // There is such a bucket, and it holds no files.
+  const withoutFiles = {...environment, CLOUDFLARE_R2_BUCKET_FILES: place.settings.backupsBucket};
   const wrong = await cli(['keys', 'rotate'], {
-    ...environment,
+    ...withoutFiles,
     PHI_ENCRYPTION_KEY: key,
     PHI_ENCRYPTION_KEYS_PREVIOUS: newKey(),
   });
@@ -111,12 +124,12 @@ test('keys rotate says which key is not needed any more; a wrong old one is exit
   expect(wrong.stderr).toContain('Code: ROTATION_INCOMPLETE');
   expect(wrong.stdout).toContain('Keep every previous key');
   const right = await cli(['keys', 'rotate'], {
-    ...environment,
+    ...withoutFiles,
     PHI_ENCRYPTION_KEY: key,
-    PHI_ENCRYPTION_KEYS_PREVIOUS: oldKey,
+    PHI_ENCRYPTION_KEYS_PREVIOUS: `${oldKey},${key}`,
   });
   expect(right.exitCode).toBe(0);
-  expect(right.stdout).toContain(`Not needed any more: ${fingerprints.old}`);
+  expect(right.stdout).toContain(`Not needed any more: ${fingerprints.old}. `);
   for (const secret of [key, oldKey]) expect(wrong.output + right.output).not.toContain(secret);
   const restored = await cli(['restore', '--latest', '--output', '-'], {...environment, PHI_ENCRYPTION_KEY: key});
   expect(restored.stdout).toContain('a row that is PHI');

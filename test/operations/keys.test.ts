@@ -9,6 +9,7 @@ import {afterAll, beforeAll, describe, expect, test} from '@jest/globals';
 import {execa} from 'execa';
 import {manifestKey, verificationKey} from '../../src/lib/catalog/key-names.ts';
 import {sealVerification, type Verification} from '../../src/lib/catalog/verification.ts';
+import type {StoreSettings} from '../../src/lib/config.ts';
 import {encryptionKey} from '../../src/lib/encrypt/keys.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {verificationSealingKey} from '../../src/lib/operations/catalog.ts';
@@ -115,7 +116,13 @@ function rotation(
   keys: readonly string[],
   changes: Partial<RotateSettings> = {},
 ): RotateSettings {
-  return {store: place.settings, keys: keysOf(keys), dryRun: false, resealLegacy: false, files: false, ...changes};
+  const store = withoutFiles(place.settings);
+  return {store, keys: keysOf(keys), dryRun: false, resealLegacy: false, files: false, ...changes};
+}
+
+/** The files bucket is there, and holds no files. */
+function withoutFiles(settings: StoreSettings): StoreSettings {
+  return {...settings, filesBucket: settings.backupsBucket};
 }
 
 async function outcomes(settings: RotateSettings): Promise<string[]> {
@@ -300,9 +307,40 @@ describe('keys rotate', () => {
     const settings = {...place.settings, kind: 'directory', path: place.folder.replace(/\/backups$/, '')} as const;
     await mkdir(`${settings.path}/files`, {recursive: true});
     await cp(files.folder, `${settings.path}/files`, {recursive: true});
-    const {keepPreviousBecause} = await rotateKeys(rotation({settings}, [key, oldKey]), runtime());
+    const {keepPreviousBecause} = await rotateKeys(rotation({settings}, [key, oldKey], {store: settings}), runtime());
     expect(keepPreviousBecause).toEqual([expect.stringMatching(/^1 files in .* need them \(keys rotate --files/)]);
     await Promise.all([place.dispose(), files.dispose()]);
+  });
+
+  test.each<StoreKind>(['directory', 's3'])('keeps the old keys where there is no files bucket (%s)', async (kind) => {
+    const place = await copied(kind);
+    const store = {...place.settings, filesBucket: 'loma-misspelt'};
+    const {files, keepPreviousBecause} = await rotateKeys(rotation(place, [key, oldKey], {store}), runtime());
+    expect(files).toBeUndefined();
+    expect(keepPreviousBecause).toEqual([
+      expect.stringMatching(/^for files, .*loma-misspelt.* is not there: .* set CLOUDFLARE_R2_BUCKET_FILES/),
+    ]);
+    await place.dispose();
+  });
+
+  test.each<StoreKind>(['directory', 's3'])('keeps the old keys when it saw no backup (%s)', async (kind) => {
+    const place = await testStore(kind);
+    const {rotations, keepPreviousBecause} = await rotateKeys(rotation(place, [key, oldKey]), runtime());
+    expect(rotations).toEqual([]);
+    expect(keepPreviousBecause).toContainEqual(expect.stringMatching(/^no backup was looked at: .* holds none/));
+    await place.dispose();
+  });
+
+  test('calls no key a previous one that is the current one, and none twice', async () => {
+    const place = await copied();
+    const keys = [key, oldKey, key.toUpperCase(), oldKey, key];
+    const {previousFingerprints, keyFingerprint} = await rotateKeys(rotation(place, keys), runtime());
+    expect({previousFingerprints, keyFingerprint}).toEqual({
+      previousFingerprints: [fingerprint(oldKey)],
+      keyFingerprint: fingerprint(key),
+    });
+    await expectOpenable(place, [key]);
+    await place.dispose();
   });
 });
 

@@ -1,6 +1,7 @@
 /** One contract, held by every kind of store: see src/lib/upload/store.ts. */
 import {randomBytes} from 'node:crypto';
 import {existsSync} from 'node:fs';
+import {mkdir} from 'node:fs/promises';
 import path from 'node:path';
 import {Readable} from 'node:stream';
 import {CreateMultipartUploadCommand} from '@aws-sdk/client-s3';
@@ -98,6 +99,15 @@ describe.each(kinds)('$name', ({server}) => {
     expect(await place.keys()).not.toContain(key);
     expect(await place.unfinished()).toEqual([]);
   };
+
+  test('is there, with or without objects, and another is not', async () => {
+    const one = await testStore(running ? 's3' : 'directory', running?.handle);
+    if (!running) await mkdir(one.folder, {recursive: true});
+    expect(await one.store.isThere()).toBe(true);
+    using stores = await openStores({...one.settings, backupsBucket: 'loma-of-nobody'});
+    expect(await stores.backups.isThere()).toBe(false);
+    await one.dispose();
+  });
 
   test.each([
     ['nothing', 0],

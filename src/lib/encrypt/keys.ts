@@ -68,11 +68,17 @@ export function encryptionKey(hex: Secret): EncryptionKey {
   return {fingerprint: use((bytes) => createHash('sha256').update(bytes).digest('hex').slice(0, 16)), use};
 }
 
-/** @param recoveryPem the recovery key's public half */
+/**
+ * @param previous may name a key twice, or the current one: it is left out, because what is previous may be destroyed once
+ * @param recoveryPem the recovery key's public half
+ */
 export function keyring(current: Secret, previous: readonly Secret[] = [], recoveryPem?: string | undefined): Keyring {
+  const key = encryptionKey(current);
+  const others = new Map(previous.map(encryptionKey).map((other) => [other.fingerprint, other]));
+  others.delete(key.fingerprint);
   return {
-    current: encryptionKey(current),
-    previous: previous.map(encryptionKey),
+    current: key,
+    previous: [...others.values()],
     ...(recoveryPem === undefined ? {} : {recoveryPublic: recoveryPublicKey(recoveryPem)}),
   };
 }

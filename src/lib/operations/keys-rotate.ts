@@ -171,7 +171,16 @@ async function rotateIn(
     previousFingerprints: keys.previous.map(({fingerprint}) => fingerprint),
     rotations,
     files: files.rotations,
-    keepPreviousBecause: [...reasonsToKeep(rotations, dryRun), ...files.reasons],
+    keepPreviousBecause: [
+      // An empty bucket looks like one that is not the right one, or a disk that is not mounted.
+      ...(rotations.length === 0
+        ? [
+            `no backup was looked at: ${store.description} holds none (is it the right one? CLOUDFLARE_R2_BUCKET_BACKUPS, LOMA_BACKUP_STORE)`,
+          ]
+        : []),
+      ...reasonsToKeep(rotations, dryRun),
+      ...files.reasons,
+    ],
   };
 }
 
@@ -308,7 +317,7 @@ function reasonsToKeep(rotations: readonly Rotation[], dryRun: boolean): string[
   ].filter(Boolean);
 }
 
-/** Looks at the files bucket or seals its files anew; a bucket that is not there holds none. */
+/** Looks at the files bucket or seals its files anew. One that is not there says nothing of files in another. */
 async function filesIn(
   {files: store}: Stores,
   keys: Keyring,
@@ -316,6 +325,12 @@ async function filesIn(
   runtime: Runtime,
 ): Promise<{rotations: FileRotations | undefined; note: string; reasons: string[]}> {
   try {
+    if (!(await store.isThere())) {
+      const reason =
+        `for files, ${store.description} is not there: if you keep files in another one, set CLOUDFLARE_R2_BUCKET_FILES; ` +
+        'if you keep none, no file needs them';
+      return {rotations: undefined, note: 'no files bucket', reasons: [reason]};
+    }
     const {files, outdatedIndexes} = await rotateFiles(store, filesKeyring(keys), mode, runtime);
     const count = (outcome: FileRotation['outcome']) => files.filter((file) => file.outcome === outcome).length;
     const failed = files.filter(({outcome}) => outcome === 'failed');
@@ -336,9 +351,6 @@ async function filesIn(
   } catch (error) {
     throwInterruption(error, runtime.signal);
     const reason = (error instanceof BackupError && error.reason) || messageOf(error);
-    if (reason.includes('NoSuchBucket')) {
-      return {rotations: {current: 0, rotated: 0, needed: 0, failed: []}, note: 'no files bucket', reasons: []};
-    }
     const what = `${store.description} could not be looked at: ${reason}`;
     return {rotations: undefined, note: what, reasons: [what]};
   }

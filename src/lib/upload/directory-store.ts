@@ -62,6 +62,15 @@ export class DirectoryStore implements ObjectStore {
     this.description = `directory ${root}`;
   }
 
+  async isThere(): Promise<boolean> {
+    try {
+      return (await stat(this.#root)).isDirectory();
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
+      throw this.#error(`looking for ${this.description}`, error);
+    }
+  }
+
   async put(key: string, body: Readable, options: PutOptions): Promise<Pick<ObjectInfo, 'etag'>> {
     let total = 0;
     let bodyError: Error | undefined;

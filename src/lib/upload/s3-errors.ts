@@ -15,6 +15,10 @@ export function isNotFound(error: unknown): boolean {
   return name === 'NoSuchKey' || name === 'NotFound' || (status === 404 && name !== 'NoSuchBucket');
 }
 
+export function isNoBucket(error: unknown): boolean {
+  return answerOf(error).name === 'NoSuchBucket';
+}
+
 /** There is an object of that key already (`If-None-Match: *`), or it is another than before (`If-Match`). */
 export function isPreconditionFailed(error: unknown): boolean {
   const {name, status} = answerOf(error);

@@ -16,7 +16,14 @@ import {BackupError, interruption} from '../errors.ts';
 import type {Secret} from '../secret.ts';
 import {uploadConcurrency} from './part-size.ts';
 import {plainRequests} from './plain-request.ts';
-import {isNotFound, isNotImplemented, isPreconditionFailed, isTransient, storageError} from './s3-errors.ts';
+import {
+  isNoBucket,
+  isNotFound,
+  isNotImplemented,
+  isPreconditionFailed,
+  isTransient,
+  storageError,
+} from './s3-errors.ts';
 import {
   type GetOptions,
   type ObjectInfo,
@@ -77,6 +84,17 @@ export class S3Store implements ObjectStore {
     this.#bucket = bucket;
     this.#request = plainRequests(client, bucket);
     this.description = description;
+  }
+
+  /** By a listing, which every token may do that is of use here. */
+  async isThere(): Promise<boolean> {
+    try {
+      await this.#client.send(new ListObjectsV2Command({Bucket: this.#bucket, MaxKeys: 1}));
+      return true;
+    } catch (error) {
+      if (isNoBucket(error)) return false;
+      throw storageError(`looking for ${this.description}`, error);
+    }
   }
 
   async put(key: string, body: Readable, options: PutOptions): Promise<Pick<ObjectInfo, 'etag'>> {

@@ -64,6 +64,9 @@ export interface ObjectStore {
   /** For people: `R2 bucket loma-db-backups`. */
   readonly description: string;
 
+  /** Whether there is such a bucket or directory. (A directory is made with its first object.) */
+  isThere(): Promise<boolean>;
+
   /**
    * Stores a stream of unknown length. The object is visible as a whole or not at all: when the body or the upload
    * fails, nothing of it stays behind. The size is checked after completing.
