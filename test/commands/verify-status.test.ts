@@ -1,4 +1,4 @@
-import {mkdtemp, readFile, rm, stat} from 'node:fs/promises';
+import {mkdtemp, readFile, rm, stat, writeFile} from 'node:fs/promises';
 import {createServer, type Server} from 'node:http';
 import type {AddressInfo} from 'node:net';
 import os from 'node:os';
@@ -122,5 +122,19 @@ describe('after a backup', () => {
     const target = await cli(['verify', '--latest', '--target', postgres.adminUrl], without);
     expect(target.stdout).toContain('Backup proved');
     expect((await cli(['verify', '--scratch', 'local', '--target', postgres.adminUrl], without)).exitCode).toBe(2);
+  });
+
+  it('status and list say it when a backup that was proved turns out to be bad, also after another one was proved', async () => {
+    const [older = '', newer = ''] = (await store.keys()).filter((name) => name.endsWith('.encrypted'));
+    const file = path.join(store.folder, newer);
+    const body = await readFile(file);
+    body[100] = (body[100] ?? 0) ^ 1;
+    await writeFile(file, body);
+    expect((await cli(['verify', newer], environment)).exitCode).toBe(6);
+    expect((await cli(['list'], environment)).stdout).toContain('verification FAILED just now');
+    expect((await cli(['verify', older], environment)).stdout).toContain('Backup proved');
+    const {exitCode, stdout} = await cli(['status'], environment);
+    expect(exitCode).toBe(6);
+    expect(stdout).toContain(`ALARM  the last verification of ${newer}, just now, FAILED`);
   });
 });

@@ -5,7 +5,8 @@ import os from 'node:os';
 import path from 'node:path';
 import {gzipSync} from 'node:zlib';
 import {afterAll, afterEach, beforeAll, describe, expect, it} from '@jest/globals';
-import {backupKey, verificationKey} from '../../src/lib/catalog/key-names.ts';
+import {backupKey, manifestKey, verificationKey} from '../../src/lib/catalog/key-names.ts';
+import {type MessageHeader, parseHeader} from '../../src/lib/encrypt/message-header.ts';
 import {BackupError} from '../../src/lib/errors.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {list} from '../../src/lib/operations/list.ts';
@@ -384,12 +385,58 @@ describe('what is wrong is a failed step', () => {
     expect(listed?.verification?.isProved).toBe(false);
   });
 
-  it('a wrong key fails the integrity', async () => {
+  it.each<[string, (header: MessageHeader, body: Buffer) => number]>([
+    ['its first byte', () => 0],
+    ['its encryption context', () => 100],
+    ['the name of its wrapping key', ({wrappedKeys: [own]}, body) => body.indexOf(own?.name ?? '')],
+    ['its wrapped data key', ({wrappedKeys: [own]}, body) => body.indexOf(own?.wrapped ?? '')],
+    ['its authentication tag', ({length}) => length - 1],
+  ])('an object altered in %s is no longer on record as proved', async (_, placeOf) => {
+    store = await testStore('directory');
+    const {key: name} = await takeBackup();
+    expect((await verify(settings(), runtime())).isProved).toBe(true);
+    const body = await contentOf(store.store, name);
+    const reading = parseHeader(body);
+    if (reading.is !== 'header') throw new Error('This is no sealed object.');
+    const place = placeOf(reading.header, body);
+    body[place] = (body[place] ?? 0) ^ 1;
+    await writeFile(path.join(store.folder, name), body);
+    const result = await verify(settings(), runtime());
+    expect(result).toMatchObject({key: name, failed: 1, isProved: false});
+    expect(statuses(result)).toMatchObject({integrity: 'failed', restore: 'skipped'});
+    const [listed] = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(listed?.verification).toEqual({at: result.startedAt, isProved: false});
+  });
+
+  it('a manifest that was altered takes the proof away, too', async () => {
+    store = await testStore('directory');
+    const {key: name} = await takeBackup();
+    await verify(settings(), runtime());
+    const manifest = path.join(store.folder, manifestKey(name));
+    await writeFile(manifest, (await readFile(manifest, 'utf8')).replace(/"hold": ?false/, '"hold":true'));
+    await verify(settings({choice: {by: 'key', key: name}}), runtime());
+    const [listed] = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(listed).toMatchObject({state: 'damaged', verification: {isProved: false}});
+  });
+
+  it('a wrong key fails the integrity, and leaves an earlier proof as it was', async () => {
     store = await testStore('directory');
     await takeBackup();
+    await verify(settings(), runtime());
     const result = await verify(settings({keys: keySettings(newKey())}), runtime());
     expect(statuses(result)).toMatchObject({integrity: 'failed', restore: 'skipped'});
     expect(noteOf(result, 'integrity')).toContain('is encrypted with key');
+    const [listed] = await list({store: store.settings, optionalKeys: keySettings(key)}, {});
+    expect(listed?.verification?.isProved).toBe(true);
+  });
+
+  it('a backup that may not be finished yet gets no result', async () => {
+    store = await testStore('directory');
+    const {key: name} = await takeBackup();
+    await store.store.delete(manifestKey(name));
+    const result = await verify(settings({choice: {by: 'key', key: name}}), runtime());
+    expect(noteOf(result, 'integrity')).toContain('is incomplete');
+    expect(await store.keys()).toEqual([name]);
   });
 
   it('an empty bucket fails the listing', async () => {

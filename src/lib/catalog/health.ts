@@ -69,20 +69,28 @@ function newest(restorable: readonly Backup[], {formatAge}: Formatting, policy: 
 }
 
 function proof(restorable: readonly Backup[], {formatAge}: Formatting, policy: HealthPolicy, now: Date): Finding {
-  const checked = restorable.flatMap(({verification}) => verification ?? []);
-  const last = checked.toSorted((a, b) => b.at.getTime() - a.at.getTime())[0];
-  if (!last) {
-    const isStored = restorable.some(({key, objectKeys}) => objectKeys.includes(verificationKey(key)));
-    const text = isStored
-      ? 'no proof counts: what is stored of verifications is damaged, or no configured key can check its seal (is PHI_ENCRYPTION_KEY the right one?)'
-      : 'no backup was ever proved (loma-backup verify)';
-    return {id: 'proof', isGood: false, text, value: undefined};
-  }
-  const ageMs = now.getTime() - last.at.getTime();
-  const text = last.isProved
-    ? `a backup was last proved ${formatAge(ageMs)}`
-    : `the last verification, ${formatAge(ageMs)}, FAILED`;
-  return {id: 'proof', isGood: last.isProved && ageMs <= policy.maxUnverifiedMs, text, value: ageMs};
+  const checked = restorable
+    .flatMap(({key, verification}) => (verification ? [{key, ...verification}] : []))
+    .toSorted((a, b) => b.at.getTime() - a.at.getTime());
+  const ageOf = ({at}: {at: Date}) => now.getTime() - at.getTime();
+  const failed = checked.filter(({isProved}) => !isProved);
+  const proved = checked.find(({isProved}) => isProved);
+  const isStored = restorable.some(({key, objectKeys}) => objectKeys.includes(verificationKey(key)));
+  const unread = isStored
+    ? 'no proof counts: what is stored of verifications is damaged, or no configured key can check its seal (is PHI_ENCRYPTION_KEY the right one?)'
+    : 'no backup was ever proved (loma-backup verify)';
+  const never = failed.length > 0 ? 'no other backup is proved' : unread;
+  const texts = [
+    ...failed.slice(0, 3).map((each) => `the last verification of ${each.key}, ${formatAge(ageOf(each))}, FAILED`),
+    ...(failed.length > 3 ? [`and of ${failed.length - 3} more`] : []),
+    proved ? `a backup was last proved ${formatAge(ageOf(proved))}` : never,
+  ];
+  return {
+    id: 'proof',
+    isGood: failed.length === 0 && proved !== undefined && ageOf(proved) <= policy.maxUnverifiedMs,
+    text: texts.join('; '),
+    value: checked[0] && ageOf(checked[0]),
+  };
 }
 
 /** Whole UTC days in the window, from the first backup to yesterday, on which none was started. */

@@ -92,8 +92,9 @@ class Verifier {
   #backups: Backup[] = [];
   readonly #trial: TrialRestore;
   #choice: BackupChoice;
+  #found: Backup | undefined;
   #openable: OpenableBackup | undefined;
-  /** The backup itself was found to be bad, and not the server that it was tried on. */
+  /** The backup itself was found to be bad, and not the key at hand or the server that it was tried on. */
   #isBad = false;
 
   constructor(settings: VerifySettings, runtime: Runtime, stores: Stores) {
@@ -127,7 +128,7 @@ class Verifier {
     await this.#store();
     const count = (status: VerificationStep['status']) => this.#steps.filter((step) => step.status === status).length;
     return {
-      key: this.#openable?.backup.key,
+      key: this.#found?.key,
       startedAt: this.#startedAt,
       durationMs: Math.round(performance.now() - started),
       steps: this.#steps,
@@ -174,8 +175,9 @@ class Verifier {
         record('skipped', error.message);
         return;
       }
-      const {message, reason, hint, kind} = asBackupError(error);
-      if (kind === 'integrity' || kind === 'verification') this.#isBad = true;
+      const failure = asBackupError(error);
+      if (this.#found && isDamage(failure, this.#found)) this.#isBad = true;
+      const {message, reason, hint} = failure;
       record('failed', [message, reason, hint].filter(Boolean).join('. '));
     }
   }
@@ -269,6 +271,7 @@ class Verifier {
     const store = this.#stores.backups;
     const {signal, observer} = this.#runtime;
     const found = await findBackup(store, this.#choice, this.#keys, (message) => this.#warn(message), signal);
+    this.#found = found.backup;
     const openable = await checkOpenable(store, found, this.#keys);
     this.#openable = openable;
     const onBytes = (bytes: number) =>
@@ -292,8 +295,8 @@ class Verifier {
 
   /** Only a verification that came to the backup itself says something about it. */
   async #store(): Promise<void> {
-    if (!this.#openable || (!this.#isBad && !this.#isProved())) return;
-    const {key} = this.#openable.backup;
+    if (!this.#found || (!this.#isBad && !this.#isProved())) return;
+    const {key} = this.#found;
     const verification: Verification = {
       version: '2.0',
       backup: key,
@@ -311,6 +314,14 @@ class Verifier {
       this.#warn(`the result could not be stored beside the backup: ${asBackupError(error).message}`);
     }
   }
+}
+
+/** Whether an error says that what is stored of a backup is bad. One without its manifest may not be finished yet. */
+function isDamage({kind, code}: BackupError, {seal}: Backup): boolean {
+  if (code === 'BACKUP_INCOMPLETE') return false;
+  // A key of ours sealed the manifest: an object that names other keys only is not the one that was stored.
+  if (code === 'WRONG_KEY') return seal === 'verified';
+  return kind === 'integrity' || kind === 'verification';
 }
 
 function describeFinding(finding: Finding): string {

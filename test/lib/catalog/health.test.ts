@@ -104,6 +104,21 @@ describe('an alarm is raised', () => {
     expect(mixed.textOf('proof')).toContain('FAILED');
   });
 
+  it('when the last verification of any backup failed, whatever was proved after it, and that backup is named', () => {
+    const failed = {at: new Date(now.getTime() - 13 * dayMs), isProved: false};
+    const [first, second, ...rest] = nights(7) as [Backup, Backup, ...Backup[]];
+    const after = findings([{...first, verification: failed}, {...second, verification: proved}, ...rest]);
+    expect(after.alarms).toEqual(['proof']);
+    expect(after.textOf('proof')).toBe(
+      `the last verification of ${first.key}, 312 hours ago, FAILED; a backup was last proved 288 hours ago`,
+    );
+    const all = findings(nights(5).map((backup) => ({...backup, verification: failed})));
+    expect(all.textOf('proof')).toMatch(/FAILED; and of 2 more; no other backup is proved$/);
+    // One that nobody would restore is told by its own finding.
+    const broken = backupFrom(2 * dayMs, {state: 'damaged', verification: failed});
+    expect(findings([...withProof(nights(7)), broken]).alarms).toEqual(['incomplete']);
+  });
+
   it('when a day of the last seven has no backup, and not when an older one has none', () => {
     const all = withProof(nights(30));
     const without = (index: number) => findings(all.filter((_, at) => at !== index));
