@@ -159,6 +159,11 @@ export function kindOf({label, excludedTableData}: Pick<Backup, 'label' | 'exclu
   return excludedTableData?.length ? 'partial' : 'full';
 }
 
+/** Can be restored, and is not what a restore took of the state that somebody wanted gone. */
+export function isRegular(backup: Pick<Backup, 'state' | 'label'>): boolean {
+  return isRestorable(backup) && backup.label !== preRestoreLabel;
+}
+
 type Patterns = Partial<Pick<Backup, 'excludedTableData'>>;
 
 /** Whether two backups leave out the rows of the same tables, as far as their patterns say. */

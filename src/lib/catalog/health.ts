@@ -1,5 +1,5 @@
 /** Whether backups are fresh, proven and regular: a pure function of the catalog and the time. */
-import {type Backup, isRestorable} from './backups.ts';
+import {type Backup, hasSamePatterns, isRegular, isRestorable} from './backups.ts';
 import {leftOutRows} from './choice.ts';
 import {verificationKey} from './key-names.ts';
 
@@ -46,11 +46,12 @@ export interface HealthInput {
 /** Looks at everything. A backup from the future (a clock that is wrong) counts as new, and is told. */
 export function assessHealth(input: HealthInput, policy: HealthPolicy, now: Date): Finding[] {
   const restorable = input.backups.filter(isRestorable);
+  const regular = restorable.filter(isRegular);
   return [
-    newest(restorable, input, policy, now),
+    newest(regular, input, policy, now),
     proof(restorable, input, policy, now),
-    missingDays(restorable, policy, now),
-    size(restorable),
+    missingDays(regular, policy, now),
+    size(regular),
     incomplete(input, now),
     ...(input.keyFingerprints ? [unopenable(input.backups, input.keyFingerprints)] : []),
   ];
@@ -58,8 +59,8 @@ export function assessHealth(input: HealthInput, policy: HealthPolicy, now: Date
 
 type Formatting = Pick<HealthInput, 'formatAge'>;
 
-function newest(restorable: readonly Backup[], {formatAge}: Formatting, policy: HealthPolicy, now: Date): Finding {
-  const [backup] = restorable;
+function newest(backups: readonly Backup[], {formatAge}: Formatting, policy: HealthPolicy, now: Date): Finding {
+  const [backup] = backups;
   if (!backup) return {id: 'newest', isGood: false, text: 'there is no complete backup', value: undefined};
   const ageMs = now.getTime() - backup.startedAt.getTime();
   const lacking = leftOutRows(backup);
@@ -94,9 +95,9 @@ function proof(restorable: readonly Backup[], {formatAge}: Formatting, policy: H
 }
 
 /** Whole UTC days in the window, from the first backup to yesterday, on which none was started. */
-export function daysWithout(restorable: readonly Backup[], windowDays: number, now: Date): string[] {
+export function daysWithout(backups: readonly Backup[], windowDays: number, now: Date): string[] {
   const dayOf = (time: Date) => time.toISOString().slice(0, 10);
-  const days = new Set(restorable.map(({startedAt}) => dayOf(startedAt)));
+  const days = new Set(backups.map(({startedAt}) => dayOf(startedAt)));
   const first = [...days].sort()[0];
   if (first === undefined) return [];
   const missing: string[] = [];
@@ -108,8 +109,8 @@ export function daysWithout(restorable: readonly Backup[], windowDays: number, n
   return missing;
 }
 
-function missingDays(restorable: readonly Backup[], policy: HealthPolicy, now: Date): Finding {
-  const missing = daysWithout(restorable, policy.retentionDays, now);
+function missingDays(backups: readonly Backup[], policy: HealthPolicy, now: Date): Finding {
+  const missing = daysWithout(backups, policy.retentionDays, now);
   const recent = new Date(now.getTime() - alarmingDays * dayMs).toISOString().slice(0, 10);
   if (missing.length === 0) return {id: 'days', isGood: true, text: 'no day without a backup', value: 0};
   const shown = missing.slice(0, 5).join(', ');
@@ -124,10 +125,12 @@ function median(values: readonly number[]): number {
   return ((sorted[Math.floor(middle)] ?? 0) + (sorted[Math.ceil(middle) - 1] ?? 0)) / 2;
 }
 
-/** Sizes are compared among backups of the same compression: a change of codec is no loss of data. */
-function size(restorable: readonly Backup[]): Finding {
-  const [latest] = restorable;
-  const earlier = restorable.slice(1).filter(({compression}) => compression === latest?.compression);
+/** Sizes are compared among backups of the same compression, without the same rows: another codec is no loss of data. */
+function size(backups: readonly Backup[]): Finding {
+  const [latest] = backups;
+  const earlier = backups
+    .slice(1)
+    .filter((other) => latest && other.compression === latest.compression && hasSamePatterns(other, latest));
   if (!latest || earlier.length === 0) {
     return {id: 'size', isGood: true, text: 'no earlier backup to compare the size with', value: undefined};
   }

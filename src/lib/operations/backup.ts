@@ -1,6 +1,6 @@
 import type {Readable} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
-import {type Backup, hasSamePatterns, isOpenedBy, isRestorable, kindOf} from '../catalog/backups.ts';
+import {type Backup, hasSamePatterns, isOpenedBy, isRegular} from '../catalog/backups.ts';
 import {backupKey, backupsPrefix, manifestKey} from '../catalog/key-names.ts';
 import {dataKeySeal, type Manifest, sealManifest} from '../catalog/manifest.ts';
 import type {RetentionPolicy} from '../catalog/retention.ts';
@@ -416,10 +416,7 @@ export function suspicionOf(
   const {tables, rows} = totals(manifest.contents);
   if (tables === 0) return `the database ${database} holds no tables: is it the right one?`;
   const own = manifest.objects[0]?.key;
-  const earlier = backups.filter(
-    // One that was taken before a restore holds a state that somebody wanted gone.
-    (other) => other.key !== own && isRestorable(other) && kindOf(other) !== 'pre-restore' && other.rows !== undefined,
-  );
+  const earlier = backups.filter((other) => other.key !== own && isRegular(other) && other.rows !== undefined);
   const ofDatabase = earlier.filter((other) => other.database === database);
   if (ofDatabase.length > 0 && ofDatabase.every((other) => isOpenedBy(other, keyFingerprints) === false)) {
     return otherKey(database, ofDatabase);

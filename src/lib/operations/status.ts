@@ -1,3 +1,4 @@
+import {isRegular} from '../catalog/backups.ts';
 import {assessHealth, type Finding, type HealthPolicy} from '../catalog/health.ts';
 import {backupsPrefix, partOf} from '../catalog/key-names.ts';
 import {fingerprintsOf, keyring} from '../encrypt/keys.ts';
@@ -17,7 +18,7 @@ export interface StatusResult {
   isHealthy: boolean;
   findings: Finding[];
   backups: number;
-  /** Of the newest complete backup. */
+  /** Of the newest complete backup, but for those that were taken before a restore. */
   newestKey: string | undefined;
 }
 
@@ -50,6 +51,6 @@ export async function status(
     isHealthy: findings.every(({isGood}) => isGood),
     findings,
     backups: backups.length,
-    newestKey: backups.find(({state}) => state === 'complete' || state === 'legacy')?.key,
+    newestKey: backups.find(isRegular)?.key,
   };
 }

@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import type {Backup} from '../catalog/backups.ts';
+import {type Backup, isRestorable} from '../catalog/backups.ts';
 import {assessHealth, defaultHealthPolicy, type Finding} from '../catalog/health.ts';
 import {verificationKey} from '../catalog/key-names.ts';
 import {defaultRetention} from '../catalog/retention.ts';
@@ -231,8 +231,7 @@ class Verifier {
       {...defaultHealthPolicy, retentionDays: defaultRetention.keepDays},
       this.#runtime.now(),
     ).filter(({id}) => id !== 'proof');
-    const [newest] = findings;
-    if (newest?.value === undefined && !this.#settings.withBackup) {
+    if (!this.#backups.some(isRestorable) && !this.#settings.withBackup) {
       throw new BackupError('There is no complete backup', {
         code: 'BACKUP_NOT_FOUND',
         kind: 'storage',

@@ -71,6 +71,46 @@ describe('a bucket with a backup every night and a recent proof', () => {
   });
 });
 
+describe('a backup that was taken before a restore', () => {
+  const preRestore = (ageMs: number, changes: Partial<Backup> = {}) =>
+    backupFrom(ageMs, {label: 'pre-restore', ...changes});
+
+  it('is not the newest complete one, and fills no gap', () => {
+    const {alarms, textOf} = findings([preRestore(hourMs), ...withProof(nights(3, 30))]);
+    expect(alarms).toEqual(['newest']);
+    expect(textOf('newest')).toContain('30 hours ago');
+    expect(findings([preRestore(hourMs, {verification: proved})]).alarms).toEqual(['newest']);
+    const gap = withProof(nights(30)).filter((_, index) => index !== 5);
+    expect(findings([...gap, preRestore(10 * hourMs + 5 * dayMs)]).alarms).toEqual(['days']);
+  });
+
+  it('is compared with no other by its size', () => {
+    expect(findings([preRestore(hourMs, {sizeBytes: 10}), ...withProof(nights(9))]).alarms).toEqual([]);
+    const large = Array.from({length: 7}, () => preRestore(20 * hourMs, {sizeBytes: 1e6}));
+    const [first, ...rest] = withProof(nights(9)) as [Backup, ...Backup[]];
+    expect(findings([first, ...large, ...rest]).alarms).toEqual([]);
+  });
+});
+
+describe('a backup without the rows of some tables', () => {
+  it('is the newest one, and what it lacks is said: no alarm', () => {
+    const [first, ...rest] = withProof(nights(9)) as [Backup, ...Backup[]];
+    const {alarms, textOf} = findings([{...first, sizeBytes: 100, excludedTableData: ['audit_log']}, ...rest]);
+    expect(alarms).toEqual([]);
+    expect(textOf('newest')).toMatch(/10 hours ago, without the rows of: audit_log$/);
+  });
+
+  it('is compared by its size with those of the same kind', () => {
+    const excludedTableData = ['audit_log', 'sessions'];
+    const partial = withProof(nights(9)).map((backup, index) => ({
+      ...backup,
+      sizeBytes: index === 0 ? 40 : 100,
+      excludedTableData: index % 2 ? excludedTableData : excludedTableData.toReversed(),
+    }));
+    expect(findings(partial).alarms).toEqual(['size']);
+  });
+});
+
 describe('an alarm is raised', () => {
   it('when there is no backup at all', () => {
     expect(findings([]).alarms).toEqual(['newest', 'proof']);
