@@ -134,6 +134,11 @@ export function pruneSummary(result: PruneResult): string {
     const word = action === 'keep' ? 'keep' : result.dryRun ? 'would delete' : verdict(backup.key);
     return `${word.padEnd(12)}  ${printable(backup.key)}  because ${printable(because)}`;
   });
+  for (const key of result.strayVerifications) {
+    lines.push(
+      `${(result.dryRun ? 'would delete' : 'deleted').padEnd(12)}  ${printable(key)}  because the backup that it is about is gone`,
+    );
+  }
   for (const key of result.abortedUploads) {
     lines.push(
       `${(result.dryRun ? 'would abort' : 'aborted').padEnd(12)}  ${printable(key)}  because its upload was begun over a day ago`,

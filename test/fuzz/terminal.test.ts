@@ -170,6 +170,7 @@ describe('no control character of a name reaches the terminal', () => {
             deleted: [],
             locked: [],
             failed: [{key: 'k', reason: 'r'}],
+            strayVerifications: ['k'],
             abortedUploads: ['k'],
           }) as never,
         ),

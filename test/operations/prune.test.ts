@@ -2,8 +2,10 @@
 import {CreateMultipartUploadCommand} from '@aws-sdk/client-s3';
 import {afterAll, afterEach, beforeAll, beforeEach, describe, expect, test} from '@jest/globals';
 import {backup} from '../../src/lib/operations/backup.ts';
+import {list} from '../../src/lib/operations/list.ts';
 import {type PruneSettings, prune, requirePruned} from '../../src/lib/operations/prune.ts';
 import type {Runtime} from '../../src/lib/operations/runtime.ts';
+import {status} from '../../src/lib/operations/status.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {objectClient} from '../support/object-server.ts';
 import {createDatabase} from '../support/postgres-server.ts';
@@ -106,6 +108,26 @@ describe.each<StoreKind>(['directory', 's3'])('in a store of kind %s', (kind) =>
     const kept = [1, 5, 29, 31].map(keyOfAge);
     expect(await place.keys()).toEqual(objectsOf([...kept, held.key]));
     expect(result.deleted).toEqual([400, 100, 40, 20].map(keyOfAge));
+  });
+
+  test('the result of a verification goes when its backup is gone; before that it counts for nothing', async () => {
+    const [gone, kept] = [keyOfAge(5), keyOfAge(1)];
+    for (const each of [gone, kept]) await place.store.create(`${each}.verification.json`, Buffer.from('{}'));
+    for (const each of objectsOf([gone])) await place.store.delete(each);
+    const looked = {store: place.settings, optionalKeys: keySettings(key)};
+    expect((await list(looked, runtime())).map((each) => each.key)).not.toContain(gone);
+    const policy = {maxAgeMs: 1e12, maxUnverifiedMs: 1e12, retentionDays: 1};
+    const {findings} = await status({...looked, policy, formatAge: String}, runtime());
+    expect(findings.find(({id}) => id === 'incomplete')).toMatchObject({isGood: true, value: 0});
+    const dry = await pruning({dryRun: true});
+    expect(dry.strayVerifications).toEqual([`${gone}.verification.json`]);
+    expect(await place.keys()).toContain(`${gone}.verification.json`);
+    const result = await pruning();
+    expect(result.strayVerifications).toEqual(dry.strayVerifications);
+    expect(result.decisions.map(({backup: each}) => each.key)).not.toContain(gone);
+    const left = await place.keys();
+    expect(left).not.toContain(`${gone}.verification.json`);
+    expect(left).toContain(`${kept}.verification.json`);
   });
 
   test('what is not a backup of this program is not touched', async () => {

@@ -19,8 +19,19 @@ export interface BackupObjects extends BackupName {
   verification: ListedObject | undefined;
 }
 
-/** Gathers a listing into backups, newest first. Objects that are none of ours are left out. */
+/** Gathers a listing into backups, newest first. Objects that are none of ours are left out, and what `strayVerifications` finds. */
 export function groupObjects(objects: Iterable<ListedObject>): BackupObjects[] {
+  return gather(objects).filter(({body, manifest}) => body || manifest);
+}
+
+/** Keys of backups of which only the result of a verification is left: somebody deleted the rest by hand. */
+export function strayVerifications(objects: Iterable<ListedObject>): string[] {
+  return gather(objects)
+    .filter(({body, manifest}) => !body && !manifest)
+    .map(({key}) => key);
+}
+
+function gather(objects: Iterable<ListedObject>): BackupObjects[] {
   const backups = new Map<string, BackupObjects>();
   for (const object of objects) {
     const place = partOf(object.key);

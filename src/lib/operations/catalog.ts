@@ -7,7 +7,9 @@ import {
   describeBackup,
   groupObjects,
   isRestorable,
+  type ListedObject,
   preRestoreLabel,
+  strayVerifications,
 } from '../catalog/backups.ts';
 import {choiceWarnings, partialWarning} from '../catalog/choice.ts';
 import {backupsPrefix, manifestKey, parseBackupKey, parseTimestamp, verificationKey} from '../catalog/key-names.ts';
@@ -145,9 +147,18 @@ async function inspectUnlessGone(
 }
 
 async function listObjects(store: ObjectStore): Promise<BackupObjects[]> {
+  return groupObjects(await allObjects(store));
+}
+
+async function allObjects(store: ObjectStore): Promise<ListedObject[]> {
   const objects = [];
   for await (const {key, sizeBytes} of store.list(backupsPrefix)) objects.push({key, sizeBytes});
-  return groupObjects(objects);
+  return objects;
+}
+
+/** Keys of backups of which nothing but the result of a verification is in the bucket. */
+export async function findStrayVerifications(store: ObjectStore): Promise<string[]> {
+  return strayVerifications(await allObjects(store));
 }
 
 /** Every backup in the bucket, newest first. */

@@ -1,14 +1,14 @@
 import pMap, {pMapSkip} from 'p-map';
 import type {Backup} from '../catalog/backups.ts';
 import {staleUploadMs} from '../catalog/health.ts';
-import {backupsPrefix, partOf} from '../catalog/key-names.ts';
+import {backupsPrefix, manifestKey, partOf, verificationKey} from '../catalog/key-names.ts';
 import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
 import {fingerprintsOf, keyring, type ReadingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {asStep, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
-import {readCatalog} from './catalog.ts';
+import {findStrayVerifications, readCatalog} from './catalog.ts';
 import type {ListSettings} from './list.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -26,6 +26,8 @@ export interface PruneResult {
   /** Deletes that the bucket's lock rules forbid: they come back at the next prune. */
   locked: string[];
   failed: {key: string; reason: string}[];
+  /** Results of verifications whose backup is gone, which were deleted, or would be. */
+  strayVerifications: string[];
   /** Unfinished uploads of this program that were aborted, or would be. */
   abortedUploads: string[];
 }
@@ -65,7 +67,15 @@ export async function pruneStore(
   {observer, signal, now}: Runtime,
 ): Promise<PruneResult> {
   const decisions = planRetention(backups, retention, keys && fingerprintsOf(keys), now());
-  const result: PruneResult = {dryRun, decisions, deleted: [], locked: [], failed: [], abortedUploads: []};
+  const result: PruneResult = {
+    dryRun,
+    decisions,
+    deleted: [],
+    locked: [],
+    failed: [],
+    strayVerifications: [],
+    abortedUploads: [],
+  };
   await asStep(
     observer,
     'delete',
@@ -81,6 +91,7 @@ export async function pruneStore(
       const interrupted = interruption(signal);
       if (interrupted) throw interrupted;
       for (const deletion of deletions) addTo(result, deletion);
+      for (const key of await findStrayVerifications(store)) await deleteStray(store, key, result);
     },
     () =>
       `${result.deleted.length} ${dryRun ? 'would be ' : ''}deleted, ${backups.length - result.deleted.length} kept`,
@@ -111,6 +122,20 @@ async function deleteBackup(store: ObjectStore, {key, objectKeys}: Backup, dryRu
     return {key, failure: undefined};
   } catch (error) {
     return {key, failure: asBackupError(error)};
+  }
+}
+
+/** It is in nobody's way: when a lock rule keeps it, the next prune tries again. */
+async function deleteStray(store: ObjectStore, key: string, result: PruneResult): Promise<void> {
+  const verification = verificationKey(key);
+  try {
+    // The listing may be an older one.
+    if ((await store.head(key)) || (await store.head(manifestKey(key)))) return;
+    if (!result.dryRun) await store.delete(verification);
+    result.strayVerifications.push(verification);
+  } catch (error) {
+    const {code, reason, message} = asBackupError(error);
+    if (code !== 'OBJECT_LOCKED') result.failed.push({key: verification, reason: reason ?? message});
   }
 }
 

@@ -1,6 +1,12 @@
 import {describe, expect, it} from '@jest/globals';
 import fc from 'fast-check';
-import {describeBackup, groupObjects, isRestorable, type ListedObject} from '../../../src/lib/catalog/backups.ts';
+import {
+  describeBackup,
+  groupObjects,
+  isRestorable,
+  type ListedObject,
+  strayVerifications,
+} from '../../../src/lib/catalog/backups.ts';
 import {backupKey, manifestKey, verificationKey} from '../../../src/lib/catalog/key-names.ts';
 import type {DocumentReading, Manifest} from '../../../src/lib/catalog/manifest.ts';
 import {sampleKey, sampleManifest} from './backup.ts';
@@ -50,6 +56,20 @@ describe('a listing', () => {
   it('of nothing is no backups', () => {
     expect(groupObjects([])).toEqual([]);
     expect(groupObjects([{key: 'migrated/uploads/x', sizeBytes: 1}])).toEqual([]);
+  });
+});
+
+describe('the result of a verification whose backup is gone', () => {
+  const verification = {key: verificationKey(sampleKey), sizeBytes: 5};
+
+  it('is no backup', () => {
+    expect(groupObjects([verification])).toEqual([]);
+    expect(strayVerifications([verification])).toEqual([sampleKey]);
+  });
+
+  it.each([[[body]], [[manifest]], [[body, manifest]]])('is not, beside %p', (rest) => {
+    expect(groupObjects([verification, ...rest])).toHaveLength(1);
+    expect(strayVerifications([verification, ...rest])).toEqual([]);
   });
 });
 
