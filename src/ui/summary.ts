@@ -60,6 +60,7 @@ export function restoreSummary(result: RestoreResult, more: [string, string][] =
   const summary = facts('Restore complete', [
     ['Backup key', result.key],
     ['Recovery point', `${formatTime(result.recoveryPoint)} (${result.recoveryPoint.toISOString()})`],
+    ...(result.sourceDatabase === undefined ? [] : ([['Backup of', result.sourceDatabase]] as [string, string][])),
     ['Target', result.target],
     ...(result.safetyBackup
       ? ([['Before it', `the target was backed up: ${result.safetyBackup}`]] as [string, string][])
@@ -112,10 +113,13 @@ function stateText(backup: Backup, now: Date): string {
 
 export function listTable(backups: readonly Backup[], width: number, now: Date = new Date()): string {
   if (backups.length === 0) return 'There are no backups yet.';
+  const databases = new Set(backups.flatMap(({database}) => database ?? []));
+  const ofDatabase = (cell: string) => (databases.size > 1 ? [cell] : []);
   return table(
-    ['Date', 'Size', 'Tables', 'Rows', 'Label', 'Notes', 'Key'],
+    ['Date', ...ofDatabase('Database'), 'Size', 'Tables', 'Rows', 'Label', 'Notes', 'Key'],
     backups.map((backup) => [
       formatTime(backup.startedAt),
+      ...ofDatabase(printable(backup.database ?? '-')),
       formatBytes(backup.sizeBytes),
       backup.tables === undefined ? '-' : formatCount(backup.tables),
       backup.rows === undefined ? '-' : formatCount(backup.rows),

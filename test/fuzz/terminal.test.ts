@@ -71,7 +71,7 @@ const backup: Backup = {
   dumpBytes: 1,
   durationMs: 1,
   keyFingerprint: 'f',
-  excludedTableData: [],
+  excludedTableData: ['p'],
   seal: 'unchecked',
   verification: {at, isProved: false},
   objectKeys: ['k'],

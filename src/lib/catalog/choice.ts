@@ -1,5 +1,5 @@
 /** What is to be known of a backup before it is restored or verified: pure functions of it and the others in the bucket. */
-import {type Backup, isOpenedBy, isRestorable, kindOf} from './backups.ts';
+import {type Backup, isOpenedBy, isRegular, kindOf} from './backups.ts';
 
 /** Says that rows were left out of a backup; undefined when none were. */
 export function leftOutRows({excludedTableData = []}: Partial<Pick<Backup, 'excludedTableData'>>): string | undefined {
@@ -16,16 +16,34 @@ export function choiceWarnings(
   others: readonly Backup[],
   keyFingerprints: readonly string[] | undefined,
 ): string[] {
-  const warning = partialWarning(taken);
-  if (warning === undefined) return [];
-  const full = others.find(
+  const regular = others.filter(isRegular);
+  const full = regular.find(
     (other) =>
-      isRestorable(other) &&
-      kindOf(other) === 'full' &&
-      other.database === taken.database &&
-      isOpenedBy(other, keyFingerprints) !== false,
+      kindOf(other) === 'full' && other.database === taken.database && isOpenedBy(other, keyFingerprints) !== false,
   );
-  return [full ? `${warning}; the newest full backup is ${full.key}` : warning];
+  const warning = partialWarning(taken);
+  return [
+    ...(warning === undefined ? [] : [full ? `${warning}; the newest full backup is ${full.key}` : warning]),
+    ...otherDatabases(taken, regular),
+  ];
+}
+
+/** More of them say nothing more. */
+const mostDatabases = 5;
+
+/** The newest backup may be of another database than the one that is meant. */
+function otherDatabases(taken: Backup, regular: readonly Backup[]): string[] {
+  const newest = new Map<string, string>();
+  for (const {database, key} of regular) {
+    if (database !== undefined && database !== taken.database && !newest.has(database)) newest.set(database, key);
+  }
+  if (newest.size === 0) return [];
+  const shown = [...newest].slice(0, mostDatabases).map(([database, key]) => `of ${database}: ${key}`);
+  const more = newest.size > shown.length ? [`and ${newest.size - shown.length} more`] : [];
+  return [
+    `the store holds backups of several databases, and ${taken.key} is of ${taken.database ?? 'one that is not recorded'}; ` +
+      `the newest ${[...shown, ...more].join('; ')}`,
+  ];
 }
 
 /** Warns of a backup that lacks rows. */

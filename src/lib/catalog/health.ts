@@ -64,8 +64,10 @@ function newest(backups: readonly Backup[], {formatAge}: Formatting, policy: Hea
   if (!backup) return {id: 'newest', isGood: false, text: 'there is no complete backup', value: undefined};
   const ageMs = now.getTime() - backup.startedAt.getTime();
   const lacking = leftOutRows(backup);
+  const isOne = backups.every((other) => other.database === undefined || other.database === backup.database);
+  const database = isOne ? '' : ` (of ${backup.database ?? 'a database that is not recorded'})`;
   const future = ageMs < -60_000 ? ' (in the future: is a clock wrong?)' : '';
-  const text = `the newest complete backup is from ${backup.startedAt.toISOString()}, ${formatAge(ageMs)}${future}${lacking ? `, ${lacking}` : ''}`;
+  const text = `the newest complete backup${database} is from ${backup.startedAt.toISOString()}, ${formatAge(ageMs)}${future}${lacking ? `, ${lacking}` : ''}`;
   return {id: 'newest', isGood: ageMs <= policy.maxAgeMs && !future, text, value: ageMs};
 }
 

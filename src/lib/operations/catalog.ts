@@ -192,8 +192,9 @@ async function inspectAll(
 export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'time'; at: Date};
 
 /**
- * Finds the backup that is meant, without reading more manifests than it takes.
- * @param warn is told of newer ones that are passed over because they are incomplete or damaged, and of rows that are not in it
+ * Finds the backup that is meant.
+ * @param warn is told of newer ones that are passed over because they are incomplete or damaged, of rows that are not in it, and
+ * of other databases that it might have been of
  * @throws BackupError BACKUP_NOT_FOUND
  */
 export async function findBackup(
@@ -245,8 +246,6 @@ async function warningsOf(
   keys: ReadingKeys | undefined,
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
-  const warning = partialWarning(taken);
-  if (warning === undefined) return [];
   try {
     const older = await inspectAll(store, others, keys, signal);
     // The recovery key may open what the others do not.
@@ -254,7 +253,8 @@ async function warningsOf(
   } catch (error) {
     const interrupted = interruption(signal);
     if (interrupted) throw interrupted;
-    return [warning, `older backups could not be looked at: ${messageOf(error)}`];
+    const warning = partialWarning(taken);
+    return [...(warning === undefined ? [] : [warning]), `older backups could not be looked at: ${messageOf(error)}`];
   }
 }
 

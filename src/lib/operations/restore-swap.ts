@@ -97,6 +97,7 @@ export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runt
     );
     return {
       key: openable.backup.key,
+      sourceDatabase: openable.backup.database,
       recoveryPoint: openable.backup.startedAt,
       target: target.address,
       ...restored,

@@ -67,6 +67,8 @@ export type Confirm = (
 
 export interface RestoreResult {
   key: string;
+  /** The database that the backup is of; undefined if it does not say. */
+  sourceDatabase: string | undefined;
   /** When the backup was started: everything after it is not in the restored database. */
   recoveryPoint: Date;
   /** `host:port/database`. */
@@ -142,6 +144,7 @@ async function restoreFrom(
   const lost = privileges ? await privilegesLeftOut(session, privileges, warn) : [];
   return {
     key: openable.backup.key,
+    sourceDatabase: openable.backup.database,
     recoveryPoint: openable.backup.startedAt,
     target: target.address,
     ...totals(loaded),

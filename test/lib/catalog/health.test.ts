@@ -92,6 +92,16 @@ describe('a backup that was taken before a restore', () => {
   });
 });
 
+describe('the newest backup', () => {
+  it('is named with its database when there are backups of several', () => {
+    const [first, ...rest] = withProof(nights(3)) as [Backup, ...Backup[]];
+    const {alarms, textOf} = findings([{...first, database: 'staging'}, ...rest]);
+    expect(alarms).toEqual([]);
+    expect(textOf('newest')).toContain('the newest complete backup (of staging) is from');
+    expect(findings([first, ...rest]).textOf('newest')).toContain('the newest complete backup is from');
+  });
+});
+
 describe('a backup without the rows of some tables', () => {
   it('is the newest one, and what it lacks is said: no alarm', () => {
     const [first, ...rest] = withProof(nights(9)) as [Backup, ...Backup[]];
