@@ -1,8 +1,11 @@
-/** A store that is gone, and what a user may not read. */
-import {chmod, chown, mkdir, readdir} from 'node:fs/promises';
+/** A store that is gone, another run at the same time, and what a user may not read. */
+import {randomBytes} from 'node:crypto';
+import {chmod, chown, mkdir, readdir, readFile} from 'node:fs/promises';
 import path from 'node:path';
-import {afterEach, expect, test} from '@jest/globals';
-import {migrateFiles} from '../../src/lib/operations/files-migrate.ts';
+import {afterEach, describe, expect, test} from '@jest/globals';
+import {type MigrateSettings, migrateFiles} from '../../src/lib/operations/files-migrate.ts';
+import {restoreFiles} from '../../src/lib/operations/files-restore.ts';
+import {verifyFiles} from '../../src/lib/operations/files-verify.ts';
 import {type FilesPlace, filesPlace} from '../support/files-place.ts';
 import {startProxy} from '../support/proxy.ts';
 import {servers} from '../support/sandbox.ts';
@@ -60,6 +63,63 @@ test('a device is listed and left alone', async () => {
   expect(files).toContainEqual(
     expect.objectContaining({path: 'null', action: 'skipped', reason: 'a device is no file'}),
   );
+});
+
+describe('another run of the same directory that stores its files meanwhile', () => {
+  const names = Array.from({length: 12}, (_, index) => `f${String(index).padStart(2, '0')}`);
+
+  /** Before the first file of a run is stored, another run stores all of them, with other content of the one named `last`. */
+  async function migrateBehindAnother(changes: Partial<MigrateSettings>) {
+    place = await filesPlace('s3');
+    const large = randomBytes(20 << 20);
+    const files = {...Object.fromEntries(names.map((name) => [name, name])), large};
+    let isDone = false;
+    const proxy = await startProxy(servers().objects, ({method}) => {
+      if (method !== 'PUT' || isDone) return undefined;
+      isDone = true;
+      const before = async () => {
+        await place.write({last: 'of the other run'});
+        const {hideNames = false} = changes;
+        expect(await migrateFiles(place.migrate({hideNames}), runtime())).toMatchObject({uploaded: 14, failed: 0});
+        await place.write({last: 'of this run'});
+      };
+      return {before};
+    });
+    await place.write({...files, last: 'of this run'});
+    const bucket = place.settings.backupsBucket;
+    const store = {...s3Settings(proxy, bucket), filesBucket: bucket};
+    const settings = place.migrate({store, concurrency: 1, ...changes});
+    const result = await migrateFiles(settings, runtime()).finally(() => proxy.stop());
+    expect(isDone).toBe(true);
+    expect(await place.unfinished()).toEqual([]);
+    return result;
+  }
+
+  test.each([false, true])('is no failure: same content is there already; hidden names: %s', async (hideNames) => {
+    const result = await migrateBehindAnother({hideNames, deleteLocal: true});
+    expect(result).toMatchObject({uploaded: 0, unchanged: 13, deleted: 13, conflicts: 1, failed: 0});
+    expect(result.files.find(({action}) => action === 'conflict')).toMatchObject({path: 'last', code: 'FILE_DIFFERS'});
+    expect(await readdir(place.uploads)).toEqual(['last']);
+    expect(await verifyFiles(place.verify(), runtime())).toMatchObject({good: 14, failed: 0});
+  });
+
+  test('with --overwrite, other content is replaced', async () => {
+    const result = await migrateBehindAnother({overwrite: true});
+    expect(result).toMatchObject({uploaded: 1, unchanged: 13, conflicts: 0, failed: 0});
+    await restoreFiles(place.restore({prefix: 'uploads/last'}), runtime());
+    expect(await readFile(path.join(place.home, 'restored/uploads/last'), 'utf8')).toBe('of this run');
+  });
+
+  test('in a directory store: both runs end well', async () => {
+    place = await filesPlace('directory');
+    await place.write(Object.fromEntries(names.map((name) => [name, randomBytes(100_000)])));
+    const results = await Promise.all([0, 1].map(() => migrateFiles(place.migrate({hideNames: true}), runtime())));
+    for (const result of results) {
+      expect(result).toMatchObject({conflicts: 0, failed: 0});
+      expect(result.uploaded + result.unchanged).toBe(12);
+    }
+    expect(await verifyFiles(place.verify(), runtime())).toMatchObject({good: 12, unchecked: 0, failed: 0});
+  });
 });
 
 test('after ten failures of the store one after another the rest is not tried; one success begins the count anew', async () => {

@@ -284,7 +284,7 @@ class Migration {
     } catch (error) {
       if (this.#runtime.signal?.aborted) return;
       const {code, kind, reason, message} = asBackupError(error);
-      if (kind === 'storage') this.#storageFailures += 1;
+      if (kind === 'storage' && code !== 'OBJECT_EXISTS') this.#storageFailures += 1;
       const key = this.#keyOf(file);
       this.#results.set(file.path, {...resultOf(file, 'failed'), key, code, reason: reason ?? message});
     }
@@ -308,39 +308,53 @@ class Migration {
     requireUsable(this.#nameOf(file), key);
     const local = LocalFile.open(path.join(this.#root, file.path));
     try {
-      const result = {...resultOf({...file, sizeBytes: local.sizeBytes}, 'uploaded'), key};
-      const object = this.#existing.has(key) ? await describeFile(this.#store, key, this.#keys.all) : undefined;
-      if (object) {
-        const same = await this.#isSame(object, local);
-        if (same === 'same') {
-          const isDeleted = await this.#deleteIfStored(key, object.facts, local);
-          return {...result, action: 'unchanged', isDeleted};
-        }
-        if (!this.#settings.overwrite) {
-          return {...result, action: 'conflict', code: 'FILE_DIFFERS', reason: same};
-        }
-      }
-      if (this.#settings.dryRun) {
-        // What cannot be read is found out.
-        await local.requireReadable();
-        return {...result, isDeleted: this.#settings.deleteLocal};
-      }
-      const facts = await uploadFile(local, {
-        store: this.#store,
-        keys: this.#keys,
-        key,
-        name: this.#nameOf(file),
-        isHidden: this.#settings.hideNames,
-        replaces: object !== undefined,
-        partConcurrency: this.#partConcurrency,
-        signal: this.#runtime.signal,
-        onBytes,
+      return await this.#migrateOpened(file, key, local, onBytes).catch((error) => {
+        if (!isObjectExists(error)) throw error;
+        // Another run has stored it meanwhile: it is compared as one that was there before.
+        this.#existing.add(key);
+        return this.#migrateOpened(file, key, local, onBytes);
       });
-      this.#learned.set(key, facts);
-      return {...result, isDeleted: await this.#deleteIfStored(key, facts, local)};
     } finally {
       local.close();
     }
+  }
+
+  async #migrateOpened(
+    file: FoundFile,
+    key: string,
+    local: LocalFile,
+    onBytes: (total: number) => void,
+  ): Promise<MigratedFile> {
+    const result = {...resultOf({...file, sizeBytes: local.sizeBytes}, 'uploaded'), key};
+    const object = this.#existing.has(key) ? await describeFile(this.#store, key, this.#keys.all) : undefined;
+    if (object) {
+      const same = await this.#isSame(object, local);
+      if (same === 'same') {
+        const isDeleted = await this.#deleteIfStored(key, object.facts, local);
+        return {...result, action: 'unchanged', isDeleted};
+      }
+      if (!this.#settings.overwrite) {
+        return {...result, action: 'conflict', code: 'FILE_DIFFERS', reason: same};
+      }
+    }
+    if (this.#settings.dryRun) {
+      // What cannot be read is found out.
+      await local.requireReadable();
+      return {...result, isDeleted: this.#settings.deleteLocal};
+    }
+    const facts = await uploadFile(local, {
+      store: this.#store,
+      keys: this.#keys,
+      key,
+      name: this.#nameOf(file),
+      isHidden: this.#settings.hideNames,
+      replaces: object !== undefined,
+      partConcurrency: this.#partConcurrency,
+      signal: this.#runtime.signal,
+      onBytes,
+    });
+    this.#learned.set(key, facts);
+    return {...result, isDeleted: await this.#deleteIfStored(key, facts, local)};
   }
 
   /** Whether an object holds a local file, by its digest where it has one; else why it does not. */
@@ -413,6 +427,10 @@ class Migration {
     const interrupted = interruption(this.#runtime.signal);
     if (interrupted) throw interrupted;
   }
+}
+
+function isObjectExists(error: unknown): boolean {
+  return error instanceof BackupError && error.code === 'OBJECT_EXISTS';
 }
 
 function requireUsable(name: string, key: string): void {
