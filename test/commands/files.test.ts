@@ -78,6 +78,19 @@ test('a prefix that nothing begins with ends with its exit code; / and ./ before
   expect(await readdir(path.join(to, 'uploads'))).toEqual(['sub']);
 });
 
+test('--dry-run says that files were compared, and of nothing that it was uploaded', async () => {
+  await place.write({a: 'x'.repeat(3000), b: 'y'.repeat(2000)});
+  const fresh = await run('migrate', place.uploads, '--dry-run');
+  expect(fresh.stderr).toMatch(/^\S* ?Compare with the bucket: 2 files would be uploaded, 0 are there already$/m);
+  expect(fresh.stdout).toContain('2 files (5.00 kB) would be uploaded');
+  expect((await run('migrate', place.uploads, '--include', 'a')).stderr).toContain(
+    'Encrypt and upload: 1 files, 3.00 kB',
+  );
+  const compared = await run('migrate', place.uploads, '--dry-run');
+  expect(compared.stderr).toContain('Compare with the bucket: 1 files would be uploaded, 1 are there already, 3.00 kB');
+  for (const {stderr} of [fresh, compared]) expect(stderr).not.toContain('Encrypt and upload');
+});
+
 test('a file of a hidden name that is gone is named by restore as by verify, and the rest is restored', async () => {
   await place.write({a: '1', b: '2', c: '3'});
   expect((await run('migrate', place.uploads, '--hash-names')).code).toBe(0);

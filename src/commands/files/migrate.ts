@@ -45,12 +45,13 @@ export default class FilesMigrate extends BaseCommand {
   async run(): Promise<MigrateResult> {
     const {args, flags} = await this.parse(FilesMigrate);
     const settings = this.settings(['store', 'keys']);
-    const result = await this.observe(migrateSteps, (runtime) =>
+    const dryRun = flags['dry-run'] === true;
+    const result = await this.observe(migrateSteps({dryRun}), (runtime) =>
       migrateFiles(
         {
           ...settings,
           directory: args.directory ?? 'uploads',
-          dryRun: flags['dry-run'] === true,
+          dryRun,
           deleteLocal: flags.delete === true,
           overwrite: flags.overwrite === true,
           hideNames: flags['hash-names'] === true,

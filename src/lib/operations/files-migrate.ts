@@ -70,12 +70,14 @@ export interface MigrateResult {
   files: MigratedFile[];
 }
 
-export const migrateSteps: readonly Step[] = [
-  {id: 'walk', title: 'Look through the directory'},
-  {id: 'catalog', title: 'See what is in the bucket'},
-  {id: 'files', title: 'Encrypt and upload'},
-  {id: 'index', title: 'Write the index of names'},
-];
+export function migrateSteps({dryRun}: Pick<MigrateSettings, 'dryRun'>): readonly Step[] {
+  return [
+    {id: 'walk', title: 'Look through the directory'},
+    {id: 'catalog', title: 'See what is in the bucket'},
+    {id: 'files', title: dryRun ? 'Compare with the bucket' : 'Encrypt and upload'},
+    {id: 'index', title: 'Write the index of names'},
+  ];
+}
 
 /** Parts of all files together that are under way at once: 2 to 4 are safe on R2. */
 const mostParts = 4;
@@ -183,11 +185,17 @@ class Migration {
       observer,
       'files',
       () => this.#migrateAll(files),
-      () => `${this.#doneFiles} files`,
+      () => this.#filesNote(),
     );
     if (this.#settings.hideNames && !this.#settings.dryRun) await asStep(observer, 'index', () => this.#writeIndex());
     const all = [...others.map(otherResult), ...this.#results.values()];
     return all.sort((a, b) => Buffer.compare(Buffer.from(a.path), Buffer.from(b.path)));
+  }
+
+  #filesNote(): string {
+    if (!this.#settings.dryRun) return `${this.#doneFiles} files`;
+    const {uploaded, unchanged} = totalsOf([...this.#results.values()]);
+    return `${uploaded} files would be uploaded, ${unchanged} are there already`;
   }
 
   async #walk(): Promise<{files: FoundFile[]; others: FoundOther[]}> {
@@ -204,7 +212,6 @@ class Migration {
       Math.floor(mostParts / Math.max(1, Math.min(this.#settings.concurrency, large))),
     );
     this.#totalFiles = files.length;
-    this.#totalBytes = files.reduce((sum, {sizeBytes}) => sum + sizeBytes, 0);
     return {files, others};
   }
 
@@ -247,6 +254,7 @@ class Migration {
   }
 
   async #migrateAll(files: readonly FoundFile[]): Promise<void> {
+    this.#totalBytes = files.reduce((sum, file) => sum + this.#bytesToRead(file), 0);
     await pMap(files, (file) => this.#migrateOne(file), {concurrency: this.#settings.concurrency});
     const interrupted = interruption(this.#runtime.signal);
     if (interrupted) throw this.#interruptedAfter(interrupted);
@@ -289,7 +297,12 @@ class Migration {
       this.#results.set(file.path, {...resultOf(file, 'failed'), key, code, reason: reason ?? message});
     }
     this.#doneFiles += 1;
-    onBytes(file.sizeBytes);
+    onBytes(this.#bytesToRead(file));
+  }
+
+  /** A dry run reads only what it compares with an object. */
+  #bytesToRead(file: FoundFile): number {
+    return this.#settings.dryRun && !this.#existing.has(this.#keyOf(file)) ? 0 : file.sizeBytes;
   }
 
   #showProgress(): void {
