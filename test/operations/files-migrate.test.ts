@@ -361,7 +361,34 @@ describe('what is no file, or cannot be read', () => {
     await writeFile(Buffer.concat([Buffer.from(`${place.uploads}/bad`), Buffer.from([0xff])]), 'x');
     const result = await migrateFiles(place.migrate(), runtime());
     expect(result).toMatchObject({uploaded: 1, failed: 1});
-    expect(reasonOf(result, 'bad\ufffd')).toContain('UTF-8');
+    expect(reasonOf(result, 'bad\\xff')).toContain('UTF-8');
+  });
+
+  test('names that are not UTF-8 are told apart by their bytes, and chosen by globs', async () => {
+    const write = async (...parts: (string | number)[]) => {
+      const bytes = parts.map((part) => (typeof part === 'number' ? Buffer.from([part]) : Buffer.from(part)));
+      await writeFile(Buffer.concat([Buffer.from(`${place.uploads}/`), ...bytes]), 'x');
+    };
+    await place.write({'fine.TXT': 'x', 'é.bin': 'x'});
+    await write(0xff, 0xfe, 'bad.bin');
+    await write(0xff, 0xfd, 'bad.bin');
+    await write('M', 0xfc, 'ller é\\.TXT');
+    await mkdir(Buffer.concat([Buffer.from(`${place.uploads}/folder`), Buffer.from([0xe9])]));
+    await write('folder', 0xe9, '/inside.TXT');
+    await write('folder', 0xe9, '/cut', 0xe2, 0x82);
+
+    const failedOf = async (filter: {include?: string[]; exclude?: string[]}) => {
+      const {files} = await migrateFiles(place.migrate({dryRun: true, ...filter}), runtime());
+      return files.filter(({action}) => action === 'failed').map(({path: name}) => name);
+    };
+    const bins = ['\\xff\\xfdbad.bin', '\\xff\\xfebad.bin'];
+    const texts = ['M\\xfcller é\\x5c.TXT', 'folder\\xe9/inside.TXT'];
+    expect((await failedOf({})).sort()).toEqual([...bins, ...texts, 'folder\\xe9/cut\\xe2\\x82'].sort());
+    expect((await failedOf({include: ['*.TXT']})).sort()).toEqual([...texts].sort());
+    expect(await failedOf({include: ['M?ller*']})).toEqual([texts[0]]);
+    expect((await failedOf({exclude: ['*bad.bin', 'folder?/**']})).sort()).toEqual([texts[0]]);
+    const chosen = place.migrate({exclude: ['*bad.bin', 'M?ller*', 'folder?/*']});
+    expect(await migrateFiles(chosen, runtime())).toMatchObject({uploaded: 2, failed: 0});
   });
 
   test('a key of more than 1,024 bytes is refused and named, unless names are hidden', async () => {
