@@ -39,6 +39,7 @@ export abstract class BaseCommand extends Command {
   #mask = maskerFor([]);
   #view: ProgressView | undefined;
   #trace: Trace | undefined;
+  #heartbeat: Secret | undefined;
   #isFinished = false;
   #interruptedMs = 0;
 
@@ -112,6 +113,8 @@ export abstract class BaseCommand extends Command {
   /** The settings that a command needs, from its flags and the environment; files of `files` were read before. */
   protected settings<N extends Need>(needs: readonly N[], flags: VariableFlags = {}, files: VariableFlags = {}) {
     this.#learnSecrets(flags);
+    // Before a setting that is wrong: that is a failure to be reported, too.
+    this.#heartbeat = this.#heartbeatOf(flags);
     return resolveSettings(needs, {...this.#source(flags), files: given(files)});
   }
 
@@ -160,8 +163,25 @@ export abstract class BaseCommand extends Command {
     };
   }
 
+  /** The heartbeat monitor of a command that has --ping, if its URL is one. */
+  #heartbeatOf(flags: VariableFlags): Secret | undefined {
+    // A command without flags has no such object.
+    if (!this.ctor.flags?.ping) return undefined;
+    try {
+      return resolveSettings(['pingUrl'], this.#source(flags)).pingUrl;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #beat(url: Secret, outcome: 'success' | 'failure', body: string): Promise<void> {
+    const problem = await ping(url, outcome, this.#mask(stripVTControlCharacters(body)));
+    if (problem) this.warning(`--ping: ${problem}`);
+  }
+
   /**
-   * Runs work and reports how it went to a heartbeat monitor, if there is one. What cannot be reported is a warning.
+   * Runs work and reports its result to a heartbeat monitor, if there is one; `catch` reports errors. What cannot be reported is a
+   * warning.
    * @param summary the body of the report
    * @param isGood whether a result counts as success
    */
@@ -171,19 +191,9 @@ export abstract class BaseCommand extends Command {
     isGood: (result: T) => boolean,
     work: () => Promise<T>,
   ): Promise<T> {
-    const report = async (outcome: 'success' | 'failure', body: string) => {
-      if (!url) return;
-      const problem = await ping(url, outcome, this.#mask(stripVTControlCharacters(body)));
-      if (problem) this.warning(`--ping: ${problem}`);
-    };
-    try {
-      const result = await work();
-      await report(isGood(result) ? 'success' : 'failure', summary(result));
-      return result;
-    } catch (error) {
-      await report('failure', errorText(error, this.#mask));
-      throw error;
-    }
+    const result = await work();
+    if (url) await this.#beat(url, isGood(result) ? 'success' : 'failure', summary(result));
+    return result;
   }
 
   /** Ends with an exit code that says something about the result, which is printed with `--json` too. */
@@ -223,6 +233,8 @@ export abstract class BaseCommand extends Command {
       keepResult(text.trimEnd());
       this.logJson(document);
     } else process.stderr.write(text);
+    const heartbeat = this.#heartbeat ?? this.#heartbeatOf({});
+    if (heartbeat) await this.#beat(heartbeat, 'failure', text);
     this.exit(exitCode);
   }
 

@@ -75,6 +75,32 @@ describe('after a backup', () => {
     expect(calls.at(-1)).toMatch(/^\/uuid\/fail Error: Cannot connect to PostgreSQL/);
   });
 
+  it.each<[string, string[], Record<string, string>, number, RegExp]>([
+    ['a setting that is missing', ['backup'], {PHI_ENCRYPTION_KEY: ''}, 2, /Error: PHI_ENCRYPTION_KEY must be/],
+    ['a label that is none', ['backup', '--label', ''], {}, 2, /Error: --label must be/],
+    ['a flag that is unknown', ['backup', '--unknown'], {}, 2, /Error: Nonexistent flag/],
+    ['a report file that is there', ['verify', '--report', '/etc/hostname'], {}, 7, /Error: Refused: the report file/],
+    ['a length of time that is none', ['status', '--max-age', 'x'], {}, 2, /Error: --max-age must be/],
+  ])('%s is reported, once', async (_, args, variables, expected, words) => {
+    const before = calls.length;
+    const {exitCode} = await cli(args, {...environment, ...variables});
+    expect(exitCode).toBe(expected);
+    expect(calls.slice(before)).toHaveLength(1);
+    expect(calls.at(-1)).toMatch(words);
+    expect(calls.at(-1)).toMatch(/^\/uuid\/fail /);
+  });
+
+  it('of a command line with --ping, too; a URL that is none is told with the rest', async () => {
+    const {LOMA_BACKUP_PING_URL: url = '', PHI_ENCRYPTION_KEY: _, ...rest} = environment;
+    const before = calls.length;
+    expect(await cli(['backup', '--ping', url], rest)).toMatchObject({exitCode: 2});
+    expect(calls.slice(before)).toEqual([expect.stringMatching(/^\/uuid\/fail Error: PHI_ENCRYPTION_KEY/)]);
+    const {exitCode, stderr} = await cli(['backup', '--ping', 'foo'], rest);
+    expect(exitCode).toBe(2);
+    expect(stderr).toContain('--ping must look like');
+    expect(calls).toHaveLength(before + 1);
+  });
+
   it('a monitor that cannot be reached is a warning, and the backup is as good', async () => {
     const {exitCode, stderr} = await cli(['backup', '--ping', 'http://127.0.0.1:1/secret-uuid'], environment);
     expect(exitCode).toBe(0);
