@@ -19,7 +19,8 @@ const silent: Interfaces.Logger = {
 
 /** @param options where the commands are */
 export async function main(options: Exclude<Interfaces.LoadOptions, string | undefined>): Promise<void> {
-  const args = process.argv.slice(2);
+  const given = process.argv.slice(2);
+  const args = given[0] === 'help' ? [...given.slice(1), '--help'] : given;
   // With NODE_ENV=development or test, as applications set it, oclif would look for TypeScript sources of ours.
   settings.enableAutoTranspile ??= false;
   const loadOptions = {...options, logger: silent};

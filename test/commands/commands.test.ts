@@ -65,6 +65,29 @@ describe('help', () => {
   });
 });
 
+test.each([
+  [['help'], ['--help']],
+  [
+    ['help', 'restore'],
+    ['restore', '--help'],
+  ],
+  [
+    ['help', 'keys', 'rotate'],
+    ['keys', 'rotate', '--help'],
+  ],
+])('%j is as %j', async (words, flags) => {
+  const asked = await cli(words);
+  expect(asked).toMatchObject({exitCode: 0, stderr: ''});
+  expect(asked.stdout).toBe((await cli(flags)).stdout);
+});
+
+test('topics have words of their own, not those of their first command', async () => {
+  const {stdout} = await cli(['--help']);
+  expect(stdout).toMatch(/^ {2}files +Back up uploaded files/m);
+  expect(stdout).toMatch(/^ {2}init +Write what runs backups by itself/m);
+  expect(stdout).toMatch(/^ {2}keys +Make encryption keys, show/m);
+});
+
 test('oclif.manifest.json is current', async () => {
   const root = path.dirname(path.dirname(program));
   const folder = await mkdtemp(path.join(os.tmpdir(), 'loma-test-manifest-'));
