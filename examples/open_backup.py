@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import sys
 from struct import unpack
 
@@ -33,6 +34,12 @@ CHUNK = 1 << 20
 
 def refuse(reason):
     sys.exit(f"Refused: {reason}")
+
+
+def key_of(text):
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        refuse(f"PHI_ENCRYPTION_KEY must be 64 hex characters; one has {len(text)}, or others than hex")
+    return bytes.fromhex(text)
 
 
 def fingerprint(key):
@@ -78,17 +85,21 @@ def seal_of(document, key, purpose):
 
 
 def check_manifest(manifest, phi_keys, object_key):
-    """Checks the seal under a PHI key; gives whether there was a key to check it with."""
-    seal = manifest.pop("seal", None)
-    described = manifest["objects"][0]["key"]
+    """Checks the seal under a PHI key; gives the fingerprint of the key that it was checked with, if there was one."""
+    try:
+        seal = manifest.pop("seal", None)
+        described = manifest["objects"][0]["key"]
+        key = seal and phi_keys.get(seal["keyFingerprint"])
+        value = seal and seal["value"]
+    except (AttributeError, IndexError, KeyError, TypeError):
+        refuse("that is no manifest of loma-backup")
     if described != object_key:
         refuse(f"the manifest belongs to another backup ({described})")
-    key = seal and phi_keys.get(seal["keyFingerprint"])
     if not key:
-        return False
-    if not hmac.compare_digest(seal_of(manifest, key, b"loma-backup manifest 2.0"), seal["value"]):
+        return None
+    if not hmac.compare_digest(seal_of(manifest, key, b"loma-backup manifest 2.0"), str(value)):
         refuse("the manifest was altered: its seal does not fit")
-    return True
+    return seal["keyFingerprint"]
 
 
 def check_data_key_seal(manifest, data_key):
@@ -234,33 +245,43 @@ def main():
     arguments = parser.parse_args()
 
     texts = [text.strip() for text in os.environ.get("PHI_ENCRYPTION_KEY", "").split(",") if text.strip()]
-    phi_keys = {fingerprint(bytes.fromhex(text)): bytes.fromhex(text) for text in texts}
+    phi_keys = {fingerprint(key): key for key in map(key_of, texts)}
     private_key = None
     if arguments.recovery_key:
         passphrase = os.environ.get("LOMA_BACKUP_RECOVERY_PASSPHRASE", "").encode() or None
         with open(arguments.recovery_key, "rb") as file:
-            private_key = serialization.load_pem_private_key(file.read(), passphrase)
+            try:
+                private_key = serialization.load_pem_private_key(file.read(), passphrase)
+            except (TypeError, ValueError) as error:
+                refuse(f"the recovery key cannot be read (LOMA_BACKUP_RECOVERY_PASSPHRASE?): {error}")
     if not phi_keys and not private_key:
         refuse("there is no key: set PHI_ENCRYPTION_KEY")
 
-    manifest, is_checked = None, False
+    manifest, checked_with = None, None
     if arguments.manifest:
         with open(arguments.manifest, "rb") as file:
-            manifest = json.load(file)
-        is_checked = check_manifest(manifest, phi_keys, arguments.object_key)
+            try:
+                manifest = json.load(file)
+            except ValueError as error:
+                refuse(f"the manifest is not JSON: {error}")
+        checked_with = check_manifest(manifest, phi_keys, arguments.object_key)
     if not arguments.object:
-        if not is_checked:
+        if not checked_with:
             refuse("no key at hand fits the manifest's seal")
+        print(f"The manifest is as it was sealed, with key {checked_with}.")
         return
     with open(arguments.object, "rb") as file:
         if arguments.legacy:
             open_legacy(file, sys.stdout.buffer, phi_keys)
         else:
             open_sealed(
-                Recorder(file), sys.stdout.buffer, arguments.object_key, phi_keys, private_key, manifest, is_checked
+                Recorder(file), sys.stdout.buffer, arguments.object_key, phi_keys, private_key, manifest, bool(checked_with)
             )
     sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        refuse(error)

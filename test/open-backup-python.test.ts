@@ -107,6 +107,28 @@ describe('the reader in Python', () => {
     },
   );
 
+  test('checks a manifest alone, and says so', async () => {
+    const {taken, manifest} = stored;
+    const {exitCode, output, message} = await read(['--manifest', manifest, taken.key]);
+    expect([exitCode, message]).toEqual([0, '']);
+    expect(output.toString()).toBe(`The manifest is as it was sealed, with key ${taken.keyFingerprint}.`);
+  });
+
+  test.each<[string, string, string, string]>([
+    ['a key that is not hex', 'x'.repeat(64), '', 'PHI_ENCRYPTION_KEY must be 64 hex characters'],
+    ['a short key', key.slice(1), '', 'PHI_ENCRYPTION_KEY must be 64 hex characters; one has 63'],
+    ['a manifest that is not JSON', key, 'not JSON', 'the manifest is not JSON'],
+    ['a manifest of something else', key, '{"objects": []}', 'that is no manifest of loma-backup'],
+    ['a list', key, '[]', 'that is no manifest of loma-backup'],
+  ])('refuses %s in one line', async (_, ownKey, text, words) => {
+    const manifest = text ? await fileOf('odd.manifest', Buffer.from(text)) : stored.manifest;
+    const {exitCode, message} = await read(['--manifest', manifest, stored.taken.key], {PHI_ENCRYPTION_KEY: ownKey});
+    expect(exitCode).toBe(1);
+    expect(message).toMatch(/^Refused: .*$/);
+    expect(message).toContain(words);
+    expect(message).not.toContain(ownKey);
+  });
+
   test('opens with the right one of several keys, and names both sides when none is right', async () => {
     const {taken, object} = stored;
     const several = await read([taken.key, object], {PHI_ENCRYPTION_KEY: `${newKey()},${key}`});
