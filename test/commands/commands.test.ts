@@ -313,6 +313,13 @@ describe('a backup and its restore', () => {
     expect(stderr).toContain("mkdir -p '/nonexistent/my backups'\n");
   });
 
+  test('an https:// endpoint that does not speak TLS', async () => {
+    const endpoint = (environment.CLOUDFLARE_R2_ENDPOINT ?? '').replace('http:', 'https:');
+    const {exitCode, stderr} = await cli(['list'], {...environment, CLOUDFLARE_R2_ENDPOINT: endpoint});
+    expect(exitCode).toBe(4);
+    expect(stderr).toContain('what answers there does not speak TLS');
+  });
+
   test('a disk that is not mounted is not filled, and no step of it is called done', async () => {
     const folder = path.join(os.tmpdir(), `loma-not-mounted-${randomBytes(4).toString('hex')}`);
     const result = await cli(['backup'], {

@@ -79,5 +79,11 @@ export function storageError(doing: string, error: unknown): BackupError {
       'Is CLOUDFLARE_R2_ACCOUNT_ID (or CLOUDFLARE_R2_ENDPOINT) right, and is this machine on the network?',
     );
   }
+  if (codeOf(error) === 'EPROTO' && /wrong version number|packet length too long/.test(text)) {
+    return make(
+      'STORAGE_FAILED',
+      'CLOUDFLARE_R2_ENDPOINT is https://, and what answers there does not speak TLS: is the port right, or should it be http://?',
+    );
+  }
   return make('STORAGE_FAILED', 'Try again; if it stays, look at the status page of the store.');
 }

@@ -77,6 +77,13 @@ describe('the error for a request that failed for good', () => {
     ],
     [network('ENOTFOUND'), 'STORAGE_FAILED', /CLOUDFLARE_R2_ACCOUNT_ID/],
     [network('ECONNREFUSED'), 'STORAGE_FAILED', /CLOUDFLARE_R2_ENDPOINT/],
+    [
+      Object.assign(new Error('write EPROTO 40D35E:error:0A00010B:SSL routines::wrong version number'), {
+        code: 'EPROTO',
+      }),
+      'STORAGE_FAILED',
+      /does not speak TLS/,
+    ],
     [answer('InternalError', 500), 'STORAGE_FAILED', /Try again/],
   ])('%s is %s', (cause, code, hint) => {
     const error = storageError('writing x', cause);
