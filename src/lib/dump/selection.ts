@@ -2,13 +2,13 @@
 import {distance} from 'fastest-levenshtein';
 import {BackupError} from '../errors.ts';
 import {type Outline, type Relation, schemaOf} from './outline.ts';
-import {keyOf, parseQualified} from './sql-names.ts';
+import {keyOf, parseQualified, unquote} from './sql-names.ts';
 
 /** What somebody asked for. */
 export interface SelectionRequest {
   /** `SCHEMA.TABLE`, as it is or quoted as SQL wants it: tables, views and sequences. */
   tables: readonly string[];
-  /** Everything in these schemas. */
+  /** Everything in these schemas; their names as they are, or quoted. */
   schemas: readonly string[];
 }
 
@@ -34,7 +34,8 @@ export function resolveSelection(outline: Outline, request: SelectionRequest): S
     if (found.length === 1) named.push(found[0] as string);
     else missing.push(found.length === 0 ? noTable(outline, text) : ambiguous(text, found));
   }
-  for (const name of request.schemas) {
+  const schemas = request.schemas.map((text) => (outline.schemas.has(text) ? text : unquote(text)));
+  for (const name of schemas) {
     if (!outline.schemas.has(name)) missing.push(noSchema(outline, name));
     for (const [key, {text}] of outline.relations) if (schemaOf(text) === name) chosen.add(key);
   }
@@ -44,7 +45,7 @@ export function resolveSelection(outline: Outline, request: SelectionRequest): S
   const parts = named.flatMap((key) => partOfUnchosen(outline, chosen, key) ?? []);
   if (parts.length > 0) throw chosenInPart(parts);
   const relations = new Map([...outline.relations].filter(([key]) => chosen.has(key)));
-  const wholeSchemas = new Set(request.schemas);
+  const wholeSchemas = new Set(schemas);
   return {
     relations,
     wholeSchemas,

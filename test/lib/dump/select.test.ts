@@ -170,6 +170,13 @@ describe('some tables of a dump', () => {
     expect(once.sql).not.toContain('public.a');
   });
 
+  it.each(['Übung 1', '"Übung 1"'])('of a schema, by the name %s', async (name) => {
+    const dump = whole(dumpOf(['"Übung 1".a', 'public.b'], ['x']));
+    const {rules} = await select([dump], {schemas: [name]});
+    expect([...rules.filled]).toEqual(['"Übung 1".a']);
+    await expect(select([dump], {schemas: ['"Ubung 1"']})).rejects.toMatchObject({code: 'NOT_IN_BACKUP'});
+  });
+
   it('are told apart when two names look the same without quotes', async () => {
     const dump = whole(dumpOf(['"a.b".c', 'a."b.c"'], ['x']));
     await expect(select([dump], {tables: ['a.b.c']})).rejects.toMatchObject({
