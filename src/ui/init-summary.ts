@@ -64,6 +64,7 @@ export function initSystemdText(result: InitResult): string {
       ([name, file]) => `     install -m 0600 /dev/stdin ${credentialsDirectory}/${file}    # ${name}, then Ctrl-D`,
     ),
     `  2. What is no secret into ${settingsFile}: CLOUDFLARE_R2_ACCOUNT_ID=…`,
+    '     (Backups in a directory: LOMA_BACKUP_STORE=file:///…, and what the service says of them.)',
     '  3. Copy the two units to /etc/systemd/system, then:',
     '     systemctl daemon-reload',
     '     systemctl start loma-backup.service       # a first backup, now',

@@ -51,7 +51,9 @@ EnvironmentFile=-${settingsFile}
 # A heartbeat monitor that notices when this stops running (add a credential for it):
 #LoadCredential=ping-url:${credentialsDirectory}/ping-url
 #Environment=LOMA_BACKUP_PING_URL_FILE=%d/ping-url
-# Backups in a directory instead of R2: set LOMA_BACKUP_STORE in the settings, and let the service write there:
+# Backups in a directory instead of R2: set LOMA_BACKUP_STORE in the settings; take out the lines of r2-access-key-id and
+# r2-secret-access-key above (a credential without its file stops the service); let the service write there; and make a lasting user
+# of this name who owns the directory: useradd --system loma-backup; chown loma-backup /srv/loma-backups
 #ReadWritePaths=/srv/loma-backups
 
 # A user that exists while it runs, who sees nothing of the machine but programs and libraries.
