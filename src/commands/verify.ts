@@ -24,7 +24,10 @@ export default class Verify extends BaseCommand {
     key: Args.string({description: 'The backup key, or the timestamp in it. [default: the newest complete backup]'}),
   };
   static override flags = {
-    latest: Flags.boolean({description: 'The newest complete backup: what is verified when no KEY is given.'}),
+    latest: Flags.boolean({
+      description:
+        'The newest complete backup: what is verified when no KEY is given. Those of the label pre-restore are passed over.',
+    }),
     target: Flags.string({
       description: 'A server where a scratch database may be made. [default: TEST_DATABASE_URL]',
       helpValue: 'URL',
