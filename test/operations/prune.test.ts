@@ -1,11 +1,13 @@
 /** Deleting old backups on real stores: what the policy lets go, nothing else, and honestly. */
 import {CreateMultipartUploadCommand} from '@aws-sdk/client-s3';
 import {afterAll, afterEach, beforeAll, beforeEach, describe, expect, test} from '@jest/globals';
+import type {ProgressEvent} from '../../src/lib/observer.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
 import {list} from '../../src/lib/operations/list.ts';
-import {type PruneSettings, prune, requirePruned} from '../../src/lib/operations/prune.ts';
+import {type PruneSettings, prune, pruneError, requirePruned} from '../../src/lib/operations/prune.ts';
 import type {Runtime} from '../../src/lib/operations/runtime.ts';
 import {status} from '../../src/lib/operations/status.ts';
+import {cli, storeEnvironment} from '../support/cli.ts';
 import type {TestDatabase} from '../support/database.ts';
 import {objectClient} from '../support/object-server.ts';
 import {createDatabase} from '../support/postgres-server.ts';
@@ -296,5 +298,60 @@ describe('deletes that the store refuses', () => {
     await proxy.stop();
     expect(taken.pruned?.failed.map((each) => each.key)).toEqual([400, 100, 40, 31].map(keyOfAge));
     expect(await place.keys()).toContain(`${taken.key}.metadata.json`);
+  });
+
+  const isListingOfUploads = ({method, url}: ProxiedRequest) => method === 'GET' && /[?&]uploads/.test(url);
+
+  test('where unfinished uploads may not be listed, what was deleted and what was not is told all the same', async () => {
+    const stubborn = keyOfAge(100);
+    const proxy = await startProxy(objects, (request) =>
+      isListingOfUploads(request) || (request.method === 'DELETE' && request.url.includes(stubborn))
+        ? {answer: {status: 403, code: 'AccessDenied'}}
+        : undefined,
+    );
+    const events: ProgressEvent[] = [];
+    const observer: Runtime['observer'] = (event) => events.push(event);
+    const result = await pruning({store: s3Settings(proxy, place.settings.backupsBucket)}, {observer});
+    await proxy.stop();
+    expect(result.deleted).toEqual([400, 40, 31].map(keyOfAge));
+    expect(result.failed.map((each) => each.key)).toEqual([stubborn, 'database-backups/']);
+    expect(result.failed[1]?.reason).toMatch(/listing unfinished uploads .*AccessDenied/);
+    expect(pruneError(result).message).toBe('1 of the old backups could not be deleted');
+    expect(events.filter(({type}) => type === 'finished' || type === 'failed')).toEqual([
+      {type: 'finished', step: 'catalog', note: '9 backups'},
+      {type: 'failed', step: 'delete', note: '3 deleted, 6 kept, 1 failed'},
+      {type: 'failed', step: 'uploads', note: '0 aborted, 1 failed'},
+    ]);
+  });
+
+  test('after a backup, where unfinished uploads may not be listed: exit 4, with the key of the backup and what was deleted', async () => {
+    const proxy = await startProxy(objects, (request) =>
+      isListingOfUploads(request) ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
+    );
+    const environment = {
+      ...storeEnvironment(s3Settings(proxy, place.settings.backupsBucket)),
+      DATABASE_URL: database.url,
+      PHI_ENCRYPTION_KEY: key,
+    };
+    const {exitCode, stdout, stderr} = await cli(['backup', '--keep-days', '0', '--keep-last', '1'], environment);
+    await proxy.stop();
+    expect(exitCode).toBe(4);
+    expect(stdout).toMatch(/Pruned: +8 old backups deleted/);
+    expect(stderr).toMatch(/Warning: Unfinished uploads could not be aborted: database-backups\/: .*AccessDenied/);
+    expect(await place.keys()).toHaveLength(4);
+  });
+
+  test('after a backup whose catalog could not be read: the warning says why', async () => {
+    const name = originals[0]?.key ?? '';
+    const proxy = await startProxy(objects, ({method, url}) =>
+      method === 'GET' && url.includes(`${name}.metadata.json`)
+        ? {answer: {status: 403, code: 'AccessDenied'}}
+        : undefined,
+    );
+    const store = s3Settings(proxy, place.settings.backupsBucket);
+    const taken = await backup(backupSettings({database: database.url, store: place, key}, {store}), runtime());
+    await proxy.stop();
+    expect(taken.pruned).toBeUndefined();
+    expect(taken.warnings.join()).toMatch(/old backups could not be looked at: .*AccessDenied/);
   });
 });

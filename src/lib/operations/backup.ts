@@ -393,7 +393,10 @@ async function compareAndPrune(
   } catch (error) {
     const interrupted = interruption(runtime.signal);
     if (interrupted) throw interruptedAfter(manifest, interrupted);
-    warn(`the backup is complete, but old backups could not be looked at: ${messageOf(error)}`);
+    const {message, reason} = asBackupError(error);
+    warn(
+      `the backup is complete, but old backups could not be looked at: ${[message, reason].filter(Boolean).join(': ')}`,
+    );
   }
   return {pruned: undefined, isSuspicious: false};
 }

@@ -5,7 +5,7 @@ import {backupsPrefix, manifestKey, partOf, verificationKey} from '../catalog/ke
 import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
 import {fingerprintsOf, keyring, type ReadingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption} from '../errors.ts';
-import {asStep, type Step} from '../observer.ts';
+import {asStep, type Observer, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
 import {findStrayVerifications, readCatalog} from './catalog.ts';
@@ -25,6 +25,7 @@ export interface PruneResult {
   deleted: string[];
   /** Deletes that the bucket's lock rules forbid: they come back at the next prune. */
   locked: string[];
+  /** What could not be deleted or aborted; under the prefix of all backups: unfinished uploads could not be listed. */
   failed: {key: string; reason: string}[];
   /** Results of verifications whose backup is gone, which were deleted, or would be. */
   strayVerifications: string[];
@@ -76,37 +77,34 @@ export async function pruneStore(
     strayVerifications: [],
     abortedUploads: [],
   };
-  await asStep(
-    observer,
-    'delete',
-    async () => {
-      // Oldest first, so that an interruption leaves the newer ones.
-      const old = decisions.toReversed().filter(({action}) => action === 'delete');
-      const deletions = await pMap(
-        old,
-        // What has begun when it is interrupted is ended.
-        ({backup}) => (signal?.aborted ? pMapSkip : deleteBackup(store, backup, dryRun)),
-        {concurrency},
-      );
-      const interrupted = interruption(signal);
-      if (interrupted) throw interrupted;
-      for (const deletion of deletions) addTo(result, deletion);
-      for (const key of await findStrayVerifications(store)) await deleteStray(store, key, result);
-    },
-    () =>
-      `${result.deleted.length} ${dryRun ? 'would be ' : ''}deleted, ${backups.length - result.deleted.length} kept`,
+  const would = dryRun ? 'would be ' : '';
+  observer({type: 'started', step: 'delete'});
+  // Oldest first, so that an interruption leaves the newer ones.
+  const old = decisions.toReversed().filter(({action}) => action === 'delete');
+  const deletions = await pMap(
+    old,
+    // What has begun when it is interrupted is ended.
+    ({backup}) => (signal?.aborted ? pMapSkip : deleteBackup(store, backup, dryRun)),
+    {concurrency},
   );
-  await asStep(
-    observer,
-    'uploads',
-    async () => {
-      for await (const upload of store.unfinishedUploads(backupsPrefix)) {
-        if (isStale(upload, now())) await abortUpload(store, upload, result);
-      }
-    },
-    () => `${result.abortedUploads.length} ${dryRun ? 'would be ' : ''}aborted`,
-  );
+  const interrupted = interruption(signal);
+  if (interrupted) throw interrupted;
+  for (const deletion of deletions) addTo(result, deletion);
+  await deleteStrays(store, result, signal);
+  const deleted = `${result.deleted.length} ${would}deleted, ${backups.length - result.deleted.length} kept`;
+  end(observer, 'delete', deleted, result.failed.length + result.locked.length);
+
+  observer({type: 'started', step: 'uploads'});
+  const failures = await abortStaleUploads(store, result, {signal, now});
+  result.failed.push(...failures);
+  end(observer, 'uploads', `${result.abortedUploads.length} ${would}aborted`, failures.length);
   return result;
+}
+
+/** Ends a step, as a failed one when something of it could not be done. */
+function end(observer: Observer, step: string, note: string, failures: number): void {
+  if (failures === 0) observer({type: 'finished', step, note});
+  else observer({type: 'failed', step, note: `${note}, ${failures} failed`});
 }
 
 interface Deletion {
@@ -122,6 +120,18 @@ async function deleteBackup(store: ObjectStore, {key, objectKeys}: Backup, dryRu
     return {key, failure: undefined};
   } catch (error) {
     return {key, failure: asBackupError(error)};
+  }
+}
+
+/** Results of verifications without their backup. What they fail with takes nothing away from what was deleted. */
+async function deleteStrays(store: ObjectStore, result: PruneResult, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    for (const key of await findStrayVerifications(store)) await deleteStray(store, key, result);
+  } catch (error) {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    const {message, reason} = asBackupError(error);
+    result.failed.push({key: backupsPrefix, reason: [message, reason].filter(Boolean).join(': ')});
   }
 }
 
@@ -149,14 +159,31 @@ function isStale({key, startedAt}: UnfinishedUpload, now: Date): boolean {
   return partOf(key) !== undefined && now.getTime() - startedAt.getTime() > staleUploadMs;
 }
 
-async function abortUpload(store: ObjectStore, upload: UnfinishedUpload, result: PruneResult): Promise<void> {
-  try {
+/** @returns what could not be aborted, or not even be listed */
+async function abortStaleUploads(
+  store: ObjectStore,
+  result: PruneResult,
+  {signal, now}: Pick<Runtime, 'signal' | 'now'>,
+): Promise<PruneResult['failed']> {
+  const failures: PruneResult['failed'] = [];
+  const fail = (key: string, error: unknown) => {
+    const interrupted = interruption(signal);
+    if (interrupted) throw interrupted;
+    const {message, reason} = asBackupError(error);
+    failures.push({key, reason: [message, reason].filter(Boolean).join(': ')});
+  };
+  const abort = async (upload: UnfinishedUpload) => {
     if (!result.dryRun) await store.abortUpload(upload);
     result.abortedUploads.push(upload.key);
+  };
+  try {
+    for await (const upload of store.unfinishedUploads(backupsPrefix)) {
+      if (isStale(upload, now())) await abort(upload).catch((error) => fail(upload.key, error));
+    }
   } catch (error) {
-    if (!(error instanceof BackupError)) throw error;
-    result.failed.push({key: upload.key, reason: error.reason ?? error.message});
+    fail(backupsPrefix, error);
   }
+  return failures;
 }
 
 /** Whether everything that was to be deleted was, also when nothing was to be. */
@@ -167,13 +194,16 @@ export function isPruned(
 }
 
 /** The error for what could not be deleted. */
-export function pruneError({failed, locked}: Pick<PruneResult, 'failed' | 'locked'>): BackupError {
-  const count = failed.length + locked.length;
+export function pruneError({decisions, failed, locked}: PruneResult): BackupError {
+  const old = new Set(decisions.map(({backup}) => backup.key));
+  const count = failed.filter(({key}) => old.has(key)).length + locked.length;
   const lines = [
     ...failed.map(({key, reason}) => `${key}: ${reason}`),
     ...locked.map((key) => `${key}: locked by a rule of the bucket`),
   ];
-  return new BackupError(`${count} of the old backups could not be deleted`, {
+  const what =
+    count > 0 ? `${count} of the old backups could not be deleted` : 'Unfinished uploads could not be aborted';
+  return new BackupError(what, {
     code: 'PRUNE_INCOMPLETE',
     kind: 'storage',
     reason: lines.join('\n'),
