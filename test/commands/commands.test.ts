@@ -333,6 +333,23 @@ describe('a backup and its restore', () => {
     expect(existsSync(folder)).toBe(false);
   });
 
+  test.each([
+    ['list', []],
+    ['status', []],
+    ['prune', []],
+    ['restore', ['--latest', '--yes']],
+  ])('a disk that is not mounted is not taken by %s for a store without backups', async (command, flags) => {
+    const folder = path.join(os.tmpdir(), `loma-not-mounted-${randomBytes(4).toString('hex')}`);
+    const result = await cli([command, ...flags], {
+      DATABASE_URL: database.url,
+      PHI_ENCRYPTION_KEY: key,
+      LOMA_BACKUP_STORE: `file://${folder}`,
+    });
+    expect(result).toMatchObject({exitCode: 4, stdout: ''});
+    expect(result.stderr).toContain(`there is no ${folder}, which is not made by itself`);
+    expect(existsSync(folder)).toBe(false);
+  });
+
   test('a backup that fails ends with 3, and leaves nothing', async () => {
     const before = await place.keys();
     const role = `loma_${randomBytes(4).toString('hex')}`;

@@ -452,6 +452,41 @@ describe('a directory', () => {
       exitCode: 4,
     });
   });
+
+  test('that is not there is no empty store: every method says so', async () => {
+    const missing = path.join(place.folder, 'not-mounted');
+    const {backups: store} = await openStores({
+      kind: 'directory',
+      path: missing,
+      backupsBucket: 'b',
+      filesBucket: 'f',
+    });
+    const attempts: (() => Promise<unknown>)[] = [
+      () => collect(store.list('')),
+      () => collect(store.list('database-backups/')),
+      () => collect(store.unfinishedUploads('database-backups/')),
+      () => store.head('x'),
+      () => collect(store.get('x')),
+      () => store.delete('x'),
+      () => store.create('x', Buffer.from('x')),
+    ];
+    for (const attempt of attempts) {
+      const failure = await failureOf(attempt());
+      expect(failure).toMatchObject({code: 'STORAGE_FAILED', message: 'The directory of the store is not there'});
+      expect(failure.reason).toContain(`there is no ${missing},`);
+    }
+    expect(existsSync(missing)).toBe(false);
+  });
+
+  test('without the folder of the bucket is an empty store: nothing was written to it yet', async () => {
+    const empty = await testStore('directory');
+    expect(await empty.keys()).toEqual([]);
+    expect(await empty.unfinished()).toEqual([]);
+    expect(await empty.store.head('x')).toBeUndefined();
+    await empty.store.delete('x');
+    expect(existsSync(empty.folder)).toBe(false);
+    await empty.dispose();
+  });
 });
 
 describe('an S3 server that refuses', () => {

@@ -117,7 +117,8 @@ export class DirectoryStore implements ObjectStore {
     const folder = path.dirname(target);
     const partial = path.join(folder, `.${path.basename(target)}.${randomBytes(8).toString('hex')}.partial`);
     try {
-      await this.#makeFolder(folder);
+      await this.#requireBase();
+      await makeFolder(folder);
       if (mode === 'exclusive' && (await this.head(key))) throw this.#existsError(key);
       await fill(partial);
       if (mode === 'replacing') {
@@ -146,8 +147,11 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
-  /** Not the store's own directory: a disk that is not mounted must not be taken for an empty store. */
-  async #makeFolder(folder: string): Promise<void> {
+  /**
+   * The store's own directory is not made: a disk that is not mounted must not be taken for an empty store.
+   * @throws BackupError STORAGE_FAILED
+   */
+  async #requireBase(): Promise<void> {
     const base = path.dirname(this.#root);
     const facts = await stat(base).catch(undefinedIfGone);
     if (!facts?.isDirectory()) {
@@ -157,13 +161,6 @@ export class DirectoryStore implements ObjectStore {
         reason: `there is no ${base}, which is not made by itself, because it may be a disk that is not mounted`,
         hint: `Mount the disk, or make the directory: mkdir -p ${shellWord(base)}`,
       });
-    }
-    try {
-      await mkdir(folder, {recursive: true, mode: 0o700});
-    } catch (error) {
-      // On a disk that is mounted read-only, Node.js says ENOENT.
-      if (codeOf(error) === 'ENOENT') await access(await nearestFolder(folder), constants.W_OK);
-      throw error;
     }
   }
 
@@ -180,8 +177,10 @@ export class DirectoryStore implements ObjectStore {
       if (!facts.isFile()) return undefined;
       return {key, sizeBytes: facts.size, modifiedAt: facts.mtime, metadata: await readMetadata(metadataFile(file))};
     } catch (error) {
-      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
-      throw this.#error(`looking at ${key}`, error, 'read');
+      if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'ENOTDIR')
+        throw this.#error(`looking at ${key}`, error, 'read');
+      await this.#requireBase();
+      return undefined;
     }
   }
 
@@ -203,6 +202,7 @@ export class DirectoryStore implements ObjectStore {
       const interrupted = interruption(signal);
       if (interrupted) throw interrupted;
       if (codeOf(error) !== 'ENOENT') throw this.#error(`reading ${key} from ${this.description}`, error, 'read');
+      await this.#requireBase();
       throw new BackupError(`There is no object ${key}`, {
         code: 'OBJECT_NOT_FOUND',
         kind: 'storage',
@@ -245,6 +245,7 @@ export class DirectoryStore implements ObjectStore {
       await unlink(file);
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw this.#error(doing, error);
+      await this.#requireBase();
     }
     await this.#removeEmptyFolders(path.dirname(file));
   }
@@ -279,8 +280,9 @@ export class DirectoryStore implements ObjectStore {
         .filter(({key}) => key.startsWith(prefix))
         .sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') return [];
-      throw this.#error(`listing ${this.description}`, error, 'read');
+      if (codeOf(error) !== 'ENOENT') throw this.#error(`listing ${this.description}`, error, 'read');
+      await this.#requireBase();
+      return [];
     }
   }
 
@@ -341,6 +343,16 @@ function undefinedIfGone(error: unknown): undefined {
 }
 
 /** The folder itself, or the nearest above it that is there. */
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, {recursive: true, mode: 0o700});
+  } catch (error) {
+    // On a disk that is mounted read-only, Node.js says ENOENT.
+    if (codeOf(error) === 'ENOENT') await access(await nearestFolder(folder), constants.W_OK);
+    throw error;
+  }
+}
+
 async function nearestFolder(folder: string): Promise<string> {
   const isThere = await stat(folder).catch(() => undefined);
   return isThere ? folder : nearestFolder(path.dirname(folder));
