@@ -227,12 +227,14 @@ export abstract class BaseCommand extends Command {
     const document = errorDocument(error, this.#mask);
     const {exitCode, code} = document.error;
     this.#trace?.line(`ends with exit code ${exitCode}, ${code}`);
-    if (code === 'OUTPUT_FAILED') outputFailureIsTold();
     const text = errorText(error, this.#mask);
     if (this.jsonEnabled()) {
       keepResult(text.trimEnd());
       this.logJson(document);
-    } else process.stderr.write(text);
+    } else {
+      if (code === 'OUTPUT_FAILED') outputFailureIsTold();
+      process.stderr.write(text);
+    }
     const heartbeat = this.#heartbeat ?? this.#heartbeatOf({});
     if (heartbeat) await this.#beat(heartbeat, 'failure', text);
     this.exit(exitCode);
