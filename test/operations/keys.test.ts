@@ -558,4 +558,79 @@ describe('keys rotate --reseal-legacy', () => {
     expect((await plain(place, newName, [key])) === dump).toBe(true);
     await place.dispose();
   });
+
+  /** What a run leaves that was killed when the copy was stored, and its manifest was not. */
+  async function withUnpublished(): Promise<{place: TestStore; manifest: Buffer}> {
+    const [done, place] = [await withLegacy('directory'), await withLegacy('s3')];
+    await rotateKeys(rotation(done, [key, oldKey], {resealLegacy: true}), runtime());
+    await place.store.create(newName, await contentOf(done.store, newName));
+    const manifest = await contentOf(done.store, manifestKey(newName));
+    await done.dispose();
+    return {place, manifest};
+  }
+
+  test('a prune at the same time leaves the copy alone that has no manifest yet', async () => {
+    const place = await withLegacy('s3');
+    const retention = {keepDays: 30, keepLast: 1};
+    let pruned: unknown;
+    const proxy = await startProxy(servers().objects, ({method, url}) =>
+      method === 'PUT' && url.endsWith('.zst.encrypted.metadata.json')
+        ? {
+            before: async () => {
+              const settings = {store: place.settings, optionalKeys: keysOf([key]), retention, dryRun: false};
+              pruned = (await prune(settings, runtime())).deleted;
+            },
+          }
+        : undefined,
+    );
+    const {backupsBucket} = place.settings;
+    const settings = rotation({settings: s3Settings(proxy, backupsBucket)}, [key, oldKey], {resealLegacy: true});
+    const {rotations} = await rotateKeys(settings, runtime());
+    await proxy.stop();
+    expect(pruned).toEqual([]);
+    expect(rotations).toMatchObject([{outcome: 'resealed'}]);
+    expect((await plain(place, newName, [key])) === dump).toBe(true);
+    await place.dispose();
+  });
+
+  test('a copy that another run publishes after the listing is not made again', async () => {
+    const {place, manifest} = await withUnpublished();
+    let isPublished = false;
+    const proxy = await startProxy(servers().objects, ({method, url}) => {
+      if (method !== 'GET' || !url.includes(newName) || isPublished) return undefined;
+      isPublished = true;
+      return {before: () => place.store.create(manifestKey(newName), manifest)};
+    });
+    const {backupsBucket} = place.settings;
+    const settings = rotation({settings: s3Settings(proxy, backupsBucket)}, [key, oldKey], {resealLegacy: true});
+    expect(await outcomes(settings)).toEqual(['resealed']);
+    await proxy.stop();
+    const changes = proxy.requests.filter(({method}) => !['GET', 'HEAD'].includes(method));
+    expect(changes.map(({method, url}) => [method, url.includes('.sql.gz.')])).toEqual([
+      ['DELETE', true],
+      ['DELETE', true],
+    ]);
+    expect((await plain(place, newName, [key])) === dump).toBe(true);
+    await place.dispose();
+  });
+
+  test.each(['manifest', 'object'])('keeps the old object when the %s of the copy is gone by then', async (part) => {
+    const place = await withLegacy('s3');
+    let downloaded = false;
+    let gone = false;
+    const proxy = await startProxy(servers().objects, ({method, url, headers}) => {
+      if (method === 'GET' && url.includes('.zst.encrypted?') && headers.range === undefined) downloaded = true;
+      if (!downloaded || method !== 'HEAD' || gone) return undefined;
+      gone = true;
+      return {before: () => place.store.delete(part === 'manifest' ? manifestKey(newName) : newName)};
+    });
+    const {backupsBucket} = place.settings;
+    const settings = rotation({settings: s3Settings(proxy, backupsBucket)}, [key, oldKey], {resealLegacy: true});
+    const {rotations} = await rotateKeys(settings, runtime());
+    expect(proxy.faulted).toHaveLength(1);
+    await proxy.stop();
+    expect(rotations).toMatchObject([{outcome: 'failed', note: expect.stringContaining('the older one was kept')}]);
+    expect((await plain(place, legacy.key, [oldKey])) === dump).toBe(true);
+    await place.dispose();
+  });
 });

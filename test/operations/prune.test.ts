@@ -29,7 +29,8 @@ import {manifestOf, takenAt} from '../support/tampering.ts';
 
 const {postgres, objects} = servers();
 const key = newKey();
-const now = new Date('2026-06-30T12:00:00Z');
+// Objects of a test are written in the days of its run, which are long past by then.
+const now = new Date('2126-06-30T12:00:00Z');
 const daysAgo = (days: number) => new Date(now.getTime() - days * 86_400_000);
 
 let database: TestDatabase;
@@ -132,6 +133,20 @@ describe.each<StoreKind>(['directory', 's3'])('in a store of kind %s', (kind) =>
     expect(left).toContain(`${kept}.verification.json`);
   });
 
+  test('one without a manifest, whatever its name says, stays for a day after it was written', async () => {
+    const bodyOnly = keyOfAge(40);
+    await place.store.delete(`${bodyOnly}.metadata.json`);
+    const soon = new Date(Date.now() + 3_600_000);
+    // Its name is older than 30 days by then, too.
+    const old = bodyOnly.replaceAll('2126', '2006');
+    await place.store.create(old, await contentOf(place.store, bodyOnly));
+    const {decisions, deleted} = await pruning({}, {now: () => soon});
+    expect(deleted).toEqual([]);
+    expect(decisions.find(({backup: {key: each}}) => each === old)).toMatchObject({because: 'it may be under way'});
+    const next = await pruning({}, {now: () => new Date(Date.now() + 25 * 3_600_000)});
+    expect(next.deleted).toEqual([old]);
+  });
+
   test('what is not a backup of this program is not touched', async () => {
     const foreign = [
       'database-backups/readme.txt',
@@ -152,6 +167,32 @@ describe.each<StoreKind>(['directory', 's3'])('in a store of kind %s', (kind) =>
     expect(await failureOf(pruning({}, {observer, signal: controller.signal}))).toMatchObject({code: 'INTERRUPTED'});
     expect(await place.keys()).toHaveLength(2 * (ages.length + 1));
   });
+});
+
+test('one whose manifest comes after the listing is not deleted', async () => {
+  await fill('s3');
+  const late = keyOfAge(40);
+  const manifest = await contentOf(place.store, `${late}.metadata.json`);
+  await place.store.delete(`${late}.metadata.json`);
+  const isListing = ({method, url}: ProxiedRequest) => method === 'GET' && url.includes('list-type=2');
+  let listed = false;
+  const proxy = await startProxy(objects, (request) => {
+    if (isListing(request)) listed = true;
+    else if (listed && request.method === 'GET' && request.url.includes(late)) {
+      return {before: () => place.store.replace(`${late}.metadata.json`, manifest)};
+    }
+    return undefined;
+  });
+  const result = await pruning({store: s3Settings(proxy, place.settings.backupsBucket)});
+  await proxy.stop();
+  expect(proxy.faulted.length).toBeGreaterThan(0);
+  expect(result.deleted).toEqual([400, 100, 31].map(keyOfAge));
+  expect(result.decisions.find(({backup: {key: each}}) => each === late)).toMatchObject({
+    action: 'keep',
+    because: 'it was published in the meantime',
+  });
+  expect(await place.keys()).toEqual(objectsOf([...[1, 5, 20, 29, 40].map(keyOfAge), held.key]));
+  await place.dispose();
 });
 
 describe('unfinished uploads', () => {
@@ -252,11 +293,11 @@ describe('twenty that are old', () => {
 
   test('every one that could not be deleted is named', async () => {
     const proxy = await startProxy(objects, (request) =>
-      isDelete(request) && /2026-0[23]/.test(request.url) ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
+      isDelete(request) && /2126-0[23]/.test(request.url) ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
     );
     const result = await pruning({store: s3Settings(proxy, place.settings.backupsBucket)});
     await proxy.stop();
-    const refused = [...old.toReversed(), keyOfAge(100)].filter((each) => /\/2026-0[23]/.test(each));
+    const refused = [...old.toReversed(), keyOfAge(100)].filter((each) => /\/2126-0[23]/.test(each));
     expect(refused.length).toBeGreaterThan(9);
     expect(result.failed.map((each) => each.key)).toEqual(refused);
   });

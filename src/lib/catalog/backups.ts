@@ -9,6 +9,8 @@ import type {VerificationSummary} from './verification.ts';
 export interface ListedObject {
   key: string;
   sizeBytes: number;
+  /** When it was written, or its upload was begun, by the store's clock. */
+  modifiedAt?: Date;
 }
 
 /** The objects of one backup. */
@@ -62,6 +64,8 @@ export type BackupState = 'complete' | 'legacy' | 'incomplete' | 'damaged';
 export interface Backup {
   key: string;
   startedAt: Date;
+  /** When the newest of its objects was written. */
+  modifiedAt?: Date | undefined;
   compression: CompressionName;
   state: BackupState;
   /** Why it is not complete. */
@@ -102,9 +106,12 @@ export function describeBackup(
 ): Backup {
   const manifest = reading?.is === 'document' ? reading.document : undefined;
   const {state, problem} = judge(objects, reading, bodyKind);
+  const listed = [objects.manifest, objects.verification, objects.body].flatMap((object) => object ?? []);
+  const times = listed.flatMap(({modifiedAt}) => modifiedAt ?? []);
   return {
     key: objects.key,
     startedAt: objects.startedAt,
+    modifiedAt: times.toSorted((a, b) => b.getTime() - a.getTime())[0],
     compression: objects.compression,
     state,
     problem,
@@ -120,9 +127,7 @@ export function describeBackup(
     excludedTableData: manifest?.excludedTableData,
     seal: reading?.is === 'document' ? reading.seal : undefined,
     verification,
-    objectKeys: [objects.manifest, objects.verification, objects.body].flatMap((object) =>
-      object ? [object.key] : [],
-    ),
+    objectKeys: listed.map(({key}) => key),
   };
 }
 

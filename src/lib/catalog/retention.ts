@@ -19,7 +19,16 @@ export interface RetentionDecision<B> {
 
 type Judged = Pick<
   Backup,
-  'key' | 'startedAt' | 'state' | 'isHeld' | 'database' | 'label' | 'excludedTableData' | 'keyFingerprint' | 'seal'
+  | 'key'
+  | 'startedAt'
+  | 'state'
+  | 'isHeld'
+  | 'database'
+  | 'label'
+  | 'excludedTableData'
+  | 'keyFingerprint'
+  | 'seal'
+  | 'modifiedAt'
 >;
 
 const dayMs = 86_400_000;
@@ -49,7 +58,7 @@ export function planRetention<B extends Judged>(
       return keep(isPlural ? `it is one of the newest ${policy.keepLast} ${group}` : `it is the newest ${group}`);
     }
     if (ageDays <= policy.keepDays) return keep(`it is not older than ${days(policy.keepDays)}`);
-    if (backup.state === 'incomplete' && ageDays <= unfinishedDays) return keep('it may be under way');
+    if (backup.state === 'incomplete' && mayBeUnderWay(backup, now)) return keep('it may be under way');
     // Its object may be good, and whoever altered the manifest may have wanted it gone.
     if (backup.state === 'damaged') return keep('it is damaged: a person should look at it');
     const what = backup.state === 'incomplete' ? 'it is incomplete, and older' : 'it is older';
@@ -78,6 +87,12 @@ function describeGroup(backup: Judged, keyFingerprints: readonly string[] | unde
     backup.state === 'legacy' ? ' in the older form' : '',
     isOpened === undefined ? '' : isOpened ? ' that can be restored' : ' that no configured key opens',
   ].join('');
+}
+
+/** Not by its name alone: one of the older form that is sealed anew is named as it was. */
+function mayBeUnderWay({startedAt, modifiedAt = startedAt}: Judged, now: Date): boolean {
+  const newest = Math.max(startedAt.getTime(), modifiedAt.getTime());
+  return now.getTime() - newest <= unfinishedDays * dayMs;
 }
 
 function days(count: number): string {

@@ -152,13 +152,20 @@ async function listObjects(store: ObjectStore): Promise<BackupObjects[]> {
 
 async function allObjects(store: ObjectStore): Promise<ListedObject[]> {
   const objects = [];
-  for await (const {key, sizeBytes} of store.list(backupsPrefix)) objects.push({key, sizeBytes});
+  for await (const {key, sizeBytes, modifiedAt} of store.list(backupsPrefix)) {
+    objects.push({key, sizeBytes, modifiedAt});
+  }
   return objects;
 }
 
 /** Keys of backups of which nothing but the result of a verification is in the bucket. */
 export async function findStrayVerifications(store: ObjectStore): Promise<string[]> {
   return strayVerifications(await allObjects(store));
+}
+
+/** Whether both objects of a backup are there. The manifest, which goes first when a backup is deleted, is looked at last. */
+export async function isPublished(store: ObjectStore, key: string): Promise<boolean> {
+  return Boolean((await store.head(key)) && (await store.head(manifestKey(key))));
 }
 
 /** Every backup in the bucket, newest first. */

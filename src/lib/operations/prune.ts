@@ -8,7 +8,7 @@ import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {asStep, type Observer, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
-import {findStrayVerifications, readCatalog} from './catalog.ts';
+import {findStrayVerifications, isPublished, readCatalog} from './catalog.ts';
 import type {ListSettings} from './list.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -90,6 +90,12 @@ export async function pruneStore(
   const interrupted = interruption(signal);
   if (interrupted) throw interrupted;
   for (const deletion of deletions) addTo(result, deletion);
+  const kept = new Set(deletions.flatMap(({key, isKept}) => (isKept ? [key] : [])));
+  result.decisions = decisions.map((decision) =>
+    kept.has(decision.backup.key)
+      ? {...decision, action: 'keep', because: 'it was published in the meantime'}
+      : decision,
+  );
   await deleteStrays(store, result, signal);
   const deleted = `${result.deleted.length} ${would}deleted, ${backups.length - result.deleted.length} kept`;
   end(observer, 'delete', deleted, result.failed.length + result.locked.length);
@@ -109,17 +115,21 @@ function end(observer: Observer, step: string, note: string, failures: number): 
 
 interface Deletion {
   key: string;
-  /** Undefined: it is gone, or would be. */
+  /** It was listed while it was being published. */
+  isKept: boolean;
+  /** Undefined: it is gone, or would be, or is kept. */
   failure: BackupError | undefined;
 }
 
 /** The manifest goes first: a backup that is half deleted must not look complete. */
-async function deleteBackup(store: ObjectStore, {key, objectKeys}: Backup, dryRun: boolean): Promise<Deletion> {
+async function deleteBackup(store: ObjectStore, backup: Backup, dryRun: boolean): Promise<Deletion> {
+  const {key, objectKeys} = backup;
   try {
-    if (!dryRun) for (const each of objectKeys) await store.delete(each);
-    return {key, failure: undefined};
+    const isKept = missesPart(backup) && (await isPublished(store, key));
+    if (!dryRun && !isKept) for (const each of objectKeys) await store.delete(each);
+    return {key, isKept, failure: undefined};
   } catch (error) {
-    return {key, failure: asBackupError(error)};
+    return {key, isKept: false, failure: asBackupError(error)};
   }
 }
 
@@ -149,7 +159,12 @@ async function deleteStray(store: ObjectStore, key: string, result: PruneResult)
   }
 }
 
-function addTo(result: PruneResult, {key, failure}: Deletion): void {
+function missesPart({key, state, objectKeys}: Backup): boolean {
+  return state === 'incomplete' && ![key, manifestKey(key)].every((each) => objectKeys.includes(each));
+}
+
+function addTo(result: PruneResult, {key, isKept, failure}: Deletion): void {
+  if (isKept) return;
   if (!failure) result.deleted.push(key);
   else if (failure.code === 'OBJECT_LOCKED') result.locked.push(key);
   else result.failed.push({key, reason: failure.reason ?? failure.message});

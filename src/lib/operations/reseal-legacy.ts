@@ -19,7 +19,7 @@ import {measure} from '../streams/measure.ts';
 import {partSizeFor} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {publish} from './backup.ts';
-import {findBackup} from './catalog.ts';
+import {findBackup, isPublished} from './catalog.ts';
 import {checkOpenable, openBackup, readWhole} from './open-backup.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -45,13 +45,25 @@ export async function resealLegacy(
   const key = resealedKey(backup);
   const earlier = backups.find((other) => other.key === key);
   if (dryRun) return key;
+  // Another run may have published it since the listing.
+  const isThere = earlier?.state === 'complete' || (earlier?.state === 'incomplete' && (await isPublished(store, key)));
   // Its upload was complete, and its manifest was not published: nothing relies on it.
-  if (earlier?.state === 'incomplete') await store.delete(key);
-  if (earlier?.state !== 'complete')
-    await withNewDataKey((dataKey) => copy(store, backup, {key, keys, dataKey}, runtime));
+  if (earlier?.state === 'incomplete' && !isThere) await store.delete(key);
+  if (!isThere) await withNewDataKey((dataKey) => copy(store, backup, {key, keys, dataKey}, runtime));
   await check(store, key, keys, runtime);
+  // The check took as long as a download does.
+  if (!(await isPublished(store, key))) throw goneMeanwhile(store, key);
   for (const name of backup.objectKeys) await store.delete(name);
   return key;
+}
+
+function goneMeanwhile({description}: ObjectStore, key: string): BackupError {
+  return new BackupError('The backup that was sealed anew is not whole any more', {
+    code: 'OBJECT_CHANGED',
+    kind: 'storage',
+    reason: `something in ${description} deleted what belongs to ${key}; the older one was kept`,
+    hint: 'Does a prune run at the same time, or is something else at work in the bucket? Run it again.',
+  });
 }
 
 async function copy(

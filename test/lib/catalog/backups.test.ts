@@ -74,6 +74,20 @@ describe('the result of a verification whose backup is gone', () => {
 });
 
 describe('a backup', () => {
+  it('is as old as the newest of its objects', () => {
+    const at = (day: number) => ({modifiedAt: new Date(`2026-01-0${day}`)});
+    expect(
+      describe_(
+        [
+          {...body, ...at(1)},
+          {...manifest, ...at(3)},
+        ],
+        reading,
+      ).modifiedAt,
+    ).toEqual(at(3).modifiedAt);
+    expect(describe_([{...body, ...at(2)}]).modifiedAt).toEqual(at(2).modifiedAt);
+  });
+
   it('is complete when its manifest fits its object, and shows what the manifest says', () => {
     expect(describe_([body, manifest], reading)).toMatchObject({
       key: sampleKey,

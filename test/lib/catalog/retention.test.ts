@@ -214,6 +214,16 @@ describe('the retention policy', () => {
     expect(planRetention([backup], {keepDays: 0, keepLast: 1}, [ours], now)[0]).toMatchObject({action: 'keep'});
   });
 
+  it.each([
+    ['just now', 0, 'keep', 'it may be under way'],
+    ['a day ago', dayMs, 'keep', 'it may be under way'],
+    ['longer ago', dayMs + 1, 'delete', 'it is incomplete, and older than 30 days'],
+  ])('judges an incomplete one with an old name by its objects: written %s', (_, ageMs, action, because) => {
+    const startedAt = new Date(now.getTime() - 60 * dayMs);
+    const backup = {...sample({startedAt, state: 'incomplete'}), modifiedAt: new Date(now.getTime() - ageMs)};
+    expect(planRetention([backup], defaultRetention, [ours], now)).toEqual([{backup, action, because}]);
+  });
+
   const old = (index: number, changes: Partial<Sample>) =>
     sample({key: String(index), startedAt: new Date(now.getTime() - (100 + index) * dayMs), ...changes});
   const lostKey = {keyFingerprint: lost, seal: 'unchecked'} as const;
