@@ -2,6 +2,7 @@
 import type {Backup} from '../lib/catalog/backups.ts';
 import {isRestorable} from '../lib/catalog/backups.ts';
 import type {VerificationStep} from '../lib/catalog/verification.ts';
+import type {Comparison} from '../lib/operations/proof.ts';
 import type {VerifyResult} from '../lib/operations/verify.ts';
 import {formatBytes, formatCount, formatDuration, formatTime, printableLines} from './format.ts';
 
@@ -17,23 +18,55 @@ function escapeHtml(text: string): string {
   return printableLines(text).replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }
 
-/** What of the HIPAA security rule this is evidence for (45 CFR 164). */
-const paragraphs: [paragraph: string, evidence: string][] = [
-  [
-    '164.308(a)(7)(ii)(A)',
-    'Data backup plan: retrievable exact copies of electronic PHI exist; the copy named here was retrieved.',
-  ],
-  [
-    '164.308(a)(7)(ii)(B)',
-    'Disaster recovery plan: the procedure to restore lost data was carried out, and took the time given here.',
-  ],
-  ['164.308(a)(7)(ii)(D)', 'Testing and revision procedures: this is the record of a periodic test.'],
-  [
-    '164.312(a)(2)(iv)',
-    'Encryption and decryption: the stored object is AES-256-GCM ciphertext, opened with the key of this fingerprint.',
-  ],
-  ['164.312(c)(1)', 'Integrity: every table of the restored copy was compared by SHA-256 with what was backed up.'],
-];
+/** What of the HIPAA security rule this is evidence for (45 CFR 164): nothing that this test did not show. */
+function evidenceRows(
+  result: VerifyResult,
+  keyFingerprint: string | undefined,
+): [paragraph: string, evidence: string][] {
+  const {steps, comparison} = result;
+  const isRetrieved = steps.some(({id, status}) => id === 'integrity' && status === 'passed');
+  const shown = (isShown: boolean, text: string) => (isShown ? text : 'not shown by this test.');
+  return [
+    [
+      '164.308(a)(7)(ii)(A)',
+      `Data backup plan: ${shown(isRetrieved, 'retrievable exact copies of electronic PHI exist; the copy named here was retrieved.')}`,
+    ],
+    [
+      '164.308(a)(7)(ii)(B)',
+      `Disaster recovery plan: ${shown(result.isProved, 'the procedure to restore lost data was carried out, and took the time given here.')}`,
+    ],
+    [
+      '164.308(a)(7)(ii)(D)',
+      `Testing and revision procedures: this is the record of a periodic test, with the result: ${verdict(result).word}.`,
+    ],
+    [
+      '164.312(a)(2)(iv)',
+      `Encryption and decryption: ${shown(
+        isRetrieved,
+        `the stored object is AES-256-GCM ciphertext, opened with ${keyFingerprint === undefined ? 'a key at hand' : `the key ${keyFingerprint}`}.`,
+      )}`,
+    ],
+    [
+      '164.312(c)(1)',
+      `Integrity: ${comparison && result.isProved ? `${comparedText(comparison)}.` : shown(false, '')}`,
+    ],
+  ];
+}
+
+/** What of the restored copy was compared with what was backed up, and how. */
+function comparedText({tablesByDigest, tablesBySize, tablesLeftOut, objects}: Comparison): string {
+  const tables = (count: number) => `${formatCount(count)} ${count === 1 ? 'table' : 'tables'}`;
+  const rows =
+    tablesBySize + tablesLeftOut === 0
+      ? 'every table of the restored copy was compared by SHA-256 with what was backed up'
+      : `of the restored copy, ${tables(tablesByDigest)} compared by SHA-256 with what was backed up`;
+  return [
+    rows,
+    ...(tablesBySize > 0 ? [`${tables(tablesBySize)} by the numbers of rows and bytes only`] : []),
+    ...(tablesLeftOut > 0 ? [`the rows of ${tables(tablesLeftOut)} left out of the restore, and not compared`] : []),
+    ...(objects === 'by name' ? ['definitions compared by name only'] : []),
+  ].join('; ');
+}
 
 const statusWords = {passed: 'Passed', failed: 'Failed', skipped: 'Skipped'} as const;
 
@@ -43,7 +76,7 @@ function stepRow({title, status, note, durationMs}: VerificationStep): string {
 
 const chart = {width: 880, height: 220, left: 70, right: 16, top: 12, bottom: 36, most: 90} as const;
 
-/** A bar for each backup, by time and size; proved ones are filled darker. */
+/** A bar for each backup, by time and size; filled by what earlier tests found. */
 function timeline(backups: readonly Backup[], key: string | undefined): string {
   const shown = backups.filter(isRestorable).slice(0, chart.most).reverse();
   const [first] = shown;
@@ -58,8 +91,11 @@ function timeline(backups: readonly Backup[], key: string | undefined): string {
     const share = shown.length === 1 ? 0.5 : (backup.startedAt.getTime() - first.startedAt.getTime()) / spanMs;
     const height = Math.max(1, (plotHeight * backup.sizeBytes) / largest);
     const x = chart.left + share * (plotWidth - barWidth);
-    const kind = backup.key === key ? 'this' : backup.verification?.isProved ? 'proved' : 'plain';
-    const label = `${formatTime(backup.startedAt)}: ${formatBytes(backup.sizeBytes)}${backup.verification?.isProved ? ', proved' : ''}`;
+    const {verification} = backup;
+    const tested = verification ? (verification.isProved ? 'proved' : 'failed') : 'plain';
+    const kind = backup.key === key ? 'this' : tested;
+    const note = {proved: ', proved by an earlier test', failed: ', failed in an earlier test', plain: ''}[tested];
+    const label = `${formatTime(backup.startedAt)}: ${formatBytes(backup.sizeBytes)}${note}`;
     return `<rect class="${kind}" x="${x.toFixed(1)}" y="${(chart.top + plotHeight - height).toFixed(1)}" width="${barWidth.toFixed(1)}" height="${height.toFixed(1)}"><title>${escapeHtml(label)}</title></rect>`;
   });
   const base = chart.top + plotHeight;
@@ -73,10 +109,10 @@ function timeline(backups: readonly Backup[], key: string | undefined): string {
 <text x="${chart.width - chart.right}" y="${base + 22}" text-anchor="end">${day(last.startedAt)}</text>
 ${bars.join('\n')}
 </svg>
-<p class="legend"><span class="swatch this"></span> this backup <span class="swatch proved"></span> proved by an earlier test <span class="swatch plain"></span> not tested</p>`;
+<p class="legend"><span class="swatch this"></span> this backup <span class="swatch proved"></span> proved by an earlier test <span class="swatch failed"></span> failed in an earlier test <span class="swatch plain"></span> not tested</p>`;
 }
 
-function verdict({isProved, failed}: VerifyResult): {word: string; text: string; kind: string} {
+function verdict({isProved, failed, comparison}: VerifyResult): {word: string; text: string; kind: string} {
   if (failed > 0)
     return {
       word: 'Failed',
@@ -86,7 +122,10 @@ function verdict({isProved, failed}: VerifyResult): {word: string; text: string;
   if (isProved) {
     return {
       word: 'Proved',
-      text: 'The backup was restored, and every table of the copy is equal to what was backed up.',
+      text:
+        (comparison?.tablesBySize ?? 0) + (comparison?.tablesLeftOut ?? 0) === 0
+          ? 'The backup was restored, and every table of the copy is equal to what was backed up.'
+          : 'The backup was restored, and the copy is equal to what was backed up as far as it was compared (see the evidence).',
       kind: 'passed',
     };
   }
@@ -143,9 +182,9 @@ td:last-child { overflow-wrap: anywhere; }
 th { white-space: nowrap; font-weight: 600; } .number { text-align: right; white-space: nowrap; }
 .passed { color: #14693a; } .failed { color: #a3161a; } .skipped { color: #6a5a00; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #46515e; } .axis { stroke: #8894a1; }
-rect.plain { fill: #b8c4d0; } rect.proved { fill: #3c7d5b; } rect.this { fill: #1f5fa8; }
+rect.plain { fill: #b8c4d0; } rect.proved { fill: #3c7d5b; } rect.failed { fill: #a3161a; } rect.this { fill: #1f5fa8; }
 .legend { color: #46515e; font-size: 0.9rem; } .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin-left: 0.8rem; }
-.swatch.plain { background: #b8c4d0; } .swatch.proved { background: #3c7d5b; } .swatch.this { background: #1f5fa8; }
+.swatch.plain { background: #b8c4d0; } .swatch.proved { background: #3c7d5b; } .swatch.failed { background: #a3161a; } .swatch.this { background: #1f5fa8; }
 @media print { body { margin: 0; max-width: none; } }
 </style>
 </head>
@@ -163,7 +202,9 @@ ${result.warnings.length > 0 ? `<h2>Warnings</h2>\n<ul>${result.warnings.map((wa
 <h2>Backups over time</h2>
 ${timeline(result.backups, result.key)}
 <h2>Evidence for (HIPAA security rule, 45 CFR)</h2>
-<table>${paragraphs.map(([paragraph, evidence]) => `<tr><th scope="row">${paragraph}</th><td>${escapeHtml(evidence)}</td></tr>`).join('\n')}</table>
+<table>${evidenceRows(result, backup?.keyFingerprint)
+    .map(([paragraph, evidence]) => `<tr><th scope="row">${paragraph}</th><td>${escapeHtml(evidence)}</td></tr>`)
+    .join('\n')}</table>
 </body>
 </html>
 `;

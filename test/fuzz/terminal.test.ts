@@ -87,6 +87,7 @@ const verified = {
   failed: 1,
   skipped: 0,
   isProved: false,
+  comparison: undefined,
   recoveryMs: undefined,
   toolVersion: '1',
   backups: [backup],

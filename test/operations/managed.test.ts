@@ -123,6 +123,10 @@ it('is verified there: the rows and all that was restored are compared, and what
     note: expect.stringContaining('left out and not proved: event trigger noted'),
   });
   expect(managed.isProved).toBe(true);
+  expect(managed.comparison).toMatchObject({tablesLeftOut: 2, objects: 'one by one'});
+  expect(managed.steps.find(({id}) => id === 'restore')?.note).toContain(
+    "every table's digest equal, the rows of 2 more left out and not compared, objects compared one by one",
+  );
 });
 
 it('takes the place of the target with --swap, in a new database that the role may fill', async () => {

@@ -3,7 +3,7 @@ import {afterAll, afterEach, describe, expect, it} from '@jest/globals';
 import {inspect} from '../../src/lib/dump/inspect.ts';
 import {startDump} from '../../src/lib/dump/pg-dump.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
-import {type Proof, prove} from '../../src/lib/operations/proof.ts';
+import {type Comparison, describeComparison, type Proof, prove} from '../../src/lib/operations/proof.ts';
 import {restore} from '../../src/lib/operations/restore.ts';
 import {locatePgDump, locatePsql} from '../../src/lib/postgres/tools.ts';
 import {clinicSql} from '../support/clinic.ts';
@@ -86,7 +86,11 @@ async function restored(
 describe('a restored database that is the same', () => {
   it('is proved without a note', async () => {
     const {proof} = await restored(clinic);
-    expect(await proof()).toEqual({differences: [], notes: []});
+    expect(await proof()).toEqual({
+      differences: [],
+      notes: [],
+      compared: {tablesByDigest: 1, tablesBySize: 0, tablesLeftOut: 0, rows: 100, objects: 'as a whole'},
+    });
   });
 
   it.each([
@@ -146,16 +150,30 @@ describe('a restored database that is the same', () => {
        CREATE TABLE parent2 (a int); CREATE TABLE child2 (z regclass) INHERITS (parent2); ALTER TABLE parent2 ADD COLUMN b int;
        INSERT INTO child2 VALUES (1, 'child2', 2)`,
     );
-    const {differences, notes} = await proof();
+    const {differences, notes, compared} = await proof();
     expect(differences).toEqual([]);
     expect(notes.join()).toContain('table public.child has its columns in another order, and the same rows');
+    expect(compared).toMatchObject({tablesByDigest: 4, objects: 'one by one'});
   });
 });
 
 describe('a source whose rows were updated', () => {
   it('is proved to the same digests: a table made in the transaction is filled in order, without looking for gaps', async () => {
     const {proof} = await restored(clinicSql({patients: 3000}));
-    expect(await proof()).toEqual({differences: [], notes: []});
+    expect(await proof()).toMatchObject({differences: [], notes: []});
+  });
+});
+
+describe('what was compared, in words', () => {
+  const all = {tablesByDigest: 3, tablesBySize: 0, tablesLeftOut: 0, rows: 42, objects: 'as a whole'} as const;
+  it.each<[Partial<Comparison>, string]>([
+    [{}, '3 tables, 42 rows, every digest equal'],
+    [{objects: 'one by one'}, "3 tables, 42 rows, every table's digest equal, objects compared one by one"],
+    [{objects: 'by name'}, "3 tables, 42 rows, every table's digest equal, objects compared by name only"],
+    [{tablesBySize: 1}, '4 tables, 42 rows, the digests of 3 tables equal, 1 compared by rows and bytes only'],
+    [{tablesLeftOut: 2}, '3 tables, 42 rows, every digest equal, the rows of 2 more left out and not compared'],
+  ])('%j', (changes, text) => {
+    expect(describeComparison({...all, ...changes})).toBe(text);
   });
 });
 

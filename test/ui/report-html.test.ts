@@ -45,6 +45,7 @@ function result(changes: Partial<VerifyResult> = {}): VerifyResult {
     steps: [
       {id: 'store', title: 'R2 configuration', status: 'passed', note: 'wrote and deleted a probe', durationMs: 120},
       {id: 'backup', title: 'Backup creation', status: 'skipped', note: 'not asked for', durationMs: 0},
+      {id: 'integrity', title: 'Integrity', status: 'passed', note: '12 tables', durationMs: 4_000},
       {
         id: 'restore',
         title: 'Restore and proof',
@@ -53,11 +54,12 @@ function result(changes: Partial<VerifyResult> = {}): VerifyResult {
         durationMs: 60_000,
       },
     ],
-    total: 3,
-    passed: 2,
+    total: 4,
+    passed: 3,
     failed: 0,
     skipped: 1,
     isProved: true,
+    comparison: {tablesByDigest: 12, tablesBySize: 0, tablesLeftOut: 0, rows: 34_567, objects: 'as a whole'},
     recoveryMs: 42_000,
     toolVersion: '1.2.3',
     backups,
@@ -84,6 +86,57 @@ describe('the report', () => {
     expect(reportHtml(result({key: undefined, backups: [], isProved: false, failed: 1}))).toContain(
       'There are no complete backups',
     );
+  });
+});
+
+describe('the evidence', () => {
+  const rowsOf = (changes: Partial<VerifyResult>) =>
+    Object.fromEntries(
+      [...reportHtml(result(changes)).matchAll(/<tr><th scope="row">(164[^<]*)<\/th><td>([^<]*)<\/td>/g)].map(
+        ([, paragraph = '', text = '']) => [paragraph, text],
+      ),
+    );
+  const withStatus = (id: string, status: VerifyResult['steps'][number]['status']) =>
+    result().steps.map((step) => (step.id === id ? {...step, status} : step));
+  const none = /: not shown by this test\.$/;
+
+  it('of a proved backup is all there', () => {
+    const rows = rowsOf({});
+    expect(Object.values(rows)).toHaveLength(5);
+    expect(Object.values(rows).filter((text) => none.test(text))).toEqual([]);
+    expect(rows['164.308(a)(7)(ii)(D)']).toContain('with the result: Proved.');
+    expect(rows['164.312(a)(2)(iv)']).toContain('opened with the key 0123456789abcdef');
+    expect(rows['164.312(c)(1)']).toContain('every table of the restored copy was compared by SHA-256');
+  });
+
+  it('of one that was not restored is that it was retrieved and opened', () => {
+    const rows = rowsOf({isProved: false, comparison: undefined, steps: withStatus('restore', 'skipped')});
+    expect(rows['164.308(a)(7)(ii)(A)']).toContain('was retrieved');
+    expect(rows['164.308(a)(7)(ii)(B)']).toMatch(none);
+    expect(rows['164.308(a)(7)(ii)(D)']).toContain('with the result: Not proved.');
+    expect(rows['164.312(a)(2)(iv)']).toContain('AES-256-GCM');
+    expect(rows['164.312(c)(1)']).toMatch(none);
+  });
+
+  it.each([
+    ['is bad', {}],
+    ['was not found', {key: undefined, backups: []}],
+  ])('of one that %s is only that it was tested', (_, changes) => {
+    const failed = {isProved: false, failed: 1, comparison: undefined, steps: withStatus('integrity', 'failed')};
+    const {'164.308(a)(7)(ii)(D)': tested, ...rows} = rowsOf({...failed, ...changes});
+    expect(tested).toContain('with the result: Failed.');
+    expect(Object.values(rows)).toHaveLength(4);
+    for (const text of Object.values(rows)) expect(text).toMatch(none);
+  });
+
+  it('says what was compared in another way, and what was not', () => {
+    const comparison = {tablesByDigest: 9, tablesBySize: 2, tablesLeftOut: 1, rows: 9, objects: 'by name'} as const;
+    expect(rowsOf({comparison})['164.312(c)(1)']).toBe(
+      'Integrity: of the restored copy, 9 tables compared by SHA-256 with what was backed up; ' +
+        '2 tables by the numbers of rows and bytes only; the rows of 1 table left out of the restore, and not compared; ' +
+        'definitions compared by name only.',
+    );
+    expect(reportHtml(result({comparison}))).toContain('as far as it was compared');
   });
 });
 
@@ -138,7 +191,7 @@ describe('the report in a browser', () => {
     expect(text).toContain('2026-03-31T04:00:00.000Z');
     expect(text).toContain('42.0 s (restore and statistics, measured)');
     expect(text).toContain('12 tables, 34,567 rows');
-    expect(text).toContain('3 in all, 2 passed, 0 failed, 1 skipped');
+    expect(text).toContain('4 in all, 3 passed, 0 failed, 1 skipped');
     expect(text).toContain('164.308(a)(7)(ii)(D)');
     expect(text).toContain('clinic <prod>');
     expect(bars).toHaveLength(30);

@@ -36,7 +36,39 @@ export interface Proof {
   differences: string[];
   /** Differences that do not matter, and what could not be compared. */
   notes: string[];
+  compared: Comparison;
 }
+
+/** What of a restored database was compared with what was backed up, and how. */
+export interface Comparison {
+  /** Tables whose rows were compared by SHA-256. */
+  tablesByDigest: number;
+  /** Tables whose rows were only counted, and their bytes. */
+  tablesBySize: number;
+  /** Tables whose rows were left out of the restore. */
+  tablesLeftOut: number;
+  /** Rows of the tables that were compared. */
+  rows: number;
+  /** All definitions by one digest, or each by its own, or only which there are. */
+  objects: 'as a whole' | 'one by one' | 'by name';
+}
+
+/** In words: `12 tables, 345 rows, every digest equal`, or what was compared in another way. */
+export function describeComparison(compared: Comparison): string {
+  const {tablesByDigest, tablesBySize, tablesLeftOut, rows, objects} = compared;
+  const parts = [
+    `${tablesByDigest + tablesBySize} tables, ${rows} rows`,
+    ...(tablesBySize === 0
+      ? [objects === 'as a whole' ? 'every digest equal' : "every table's digest equal"]
+      : [`the digests of ${tablesByDigest} tables equal`, `${tablesBySize} compared by rows and bytes only`]),
+    ...(tablesLeftOut > 0 ? [`the rows of ${tablesLeftOut} more left out and not compared`] : []),
+    ...(objects === 'as a whole' ? [] : [`objects compared ${objects}${objects === 'by name' ? ' only' : ''}`]),
+  ];
+  return parts.join(', ');
+}
+
+/** What was found of one side of a dump. */
+type Findings = Pick<Proof, 'differences' | 'notes'>;
 
 export interface ProofOptions {
   session: Session;
@@ -52,7 +84,11 @@ export async function prove(expected: ExpectedDump, options: ProofOptions): Prom
   const reordered = reorderedTables(expected.contents, actual.contents);
   const tables = await tableDifferences(expected, actual.contents, reordered, options.session);
   const schema = schemaDifferences(expected, actual, options);
-  return {differences: [...tables.differences, ...schema.differences], notes: [...tables.notes, ...schema.notes]};
+  return {
+    differences: [...tables.differences, ...schema.differences],
+    notes: [...tables.notes, ...schema.notes],
+    compared: {...tables.compared, objects: schema.objects},
+  };
 }
 
 async function dumpAgain(expected: ExpectedDump, {session, pgDump, onBytes}: ProofOptions): Promise<Inspection> {
@@ -100,21 +136,28 @@ async function tableDifferences(
   actual: DumpContents,
   reordered: ReadonlySet<string>,
   session: Session,
-): Promise<Proof> {
-  const proof: Proof = {differences: [], notes: []};
+): Promise<Findings & {compared: Omit<Comparison, 'objects'>}> {
+  const proof: Findings = {differences: [], notes: []};
+  const compared = {tablesByDigest: 0, tablesBySize: 0, tablesLeftOut: 0, rows: 0};
   const found = withoutParts(actual);
   for (const want of withoutParts(expected.contents).values()) {
     const {table, columns} = want;
     const have = found.get(table);
     found.delete(table);
-    if (expected.holds?.(table) === false) continue;
+    if (expected.holds?.(table) === false) {
+      compared.tablesLeftOut += 1;
+      continue;
+    }
+    compared.rows += want.rows;
+    if (want.parts > 1) compared.tablesBySize += 1;
+    else compared.tablesByDigest += 1;
     if (!have) {
       proof.differences.push(`table ${table} is missing (${want.rows} rows)`);
       continue;
     }
     const encoding = expected.encoding ?? 'UTF8';
-    const compared = reordered.has(table) ? await digestTable(session, {table, columns, encoding}) : have;
-    const difference = tableDifference(want, compared);
+    const rows = reordered.has(table) ? await digestTable(session, {table, columns, encoding}) : have;
+    const difference = tableDifference(want, rows);
     if (difference) {
       proof.differences.push(difference);
       continue;
@@ -129,7 +172,7 @@ async function tableDifferences(
   for (const {table, rows} of found.values()) {
     proof.differences.push(`table ${table} (${rows} rows) is not in the backup`);
   }
-  return proof;
+  return {...proof, compared};
 }
 
 /**
@@ -157,8 +200,14 @@ function tableDifference(
   );
 }
 
-function schemaDifferences(expected: ExpectedDump, actual: Inspection, {pgDump, serverVersion}: ProofOptions): Proof {
-  if (actual.contents.schema.sha256 === expected.contents.schema.sha256) return {differences: [], notes: []};
+function schemaDifferences(
+  expected: ExpectedDump,
+  actual: Inspection,
+  {pgDump, serverVersion}: ProofOptions,
+): Findings & Pick<Comparison, 'objects'> {
+  if (actual.contents.schema.sha256 === expected.contents.schema.sha256) {
+    return {differences: [], notes: [], objects: 'as a whole'};
+  }
   const sameVersions =
     majorOf(expected.serverVersion) === majorOf(serverVersion) &&
     majorOf(expected.pgDumpVersion) === majorOf(pgDump.version.text);
@@ -166,11 +215,14 @@ function schemaDifferences(expected: ExpectedDump, actual: Inspection, {pgDump, 
   const differences = entryDifferences(expected.entries.filter(isCompared), actual.entries.filter(isCompared), {
     onlyNames: !sameVersions,
   });
-  if (differences.length > 0) return {differences, notes: []};
-  if (sameVersions)
-    return {differences, notes: ['the schema text differs in order, in extensions or in tablespaces only']};
+  const objects = sameVersions ? 'one by one' : 'by name';
+  if (differences.length > 0) return {differences, notes: [], objects};
+  if (sameVersions) {
+    return {differences, notes: ['the schema text differs in order, in extensions or in tablespaces only'], objects};
+  }
   return {
     differences,
+    objects,
     notes: [
       `the schema text was compared by names only: the backup is of PostgreSQL ${expected.serverVersion} by pg_dump ` +
         `${expected.pgDumpVersion}, the proof of PostgreSQL ${serverVersion} by pg_dump ${pgDump.version.text}`,

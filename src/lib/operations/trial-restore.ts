@@ -1,5 +1,4 @@
 /** A trial restore: into a scratch database, which is dumped again, compared and taken away. */
-import {totals} from '../dump/contents.ts';
 import type {Inspection} from '../dump/inspect.ts';
 import type {Keyring} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, messageOf} from '../errors.ts';
@@ -13,7 +12,7 @@ import {locatePgDump, majorOf} from '../postgres/tools.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {managedFilter} from './managed.ts';
 import type {OpenableBackup} from './open-backup.ts';
-import {prove} from './proof.ts';
+import {type Comparison, describeComparison, prove} from './proof.ts';
 import {load} from './restore.ts';
 import {type Runtime, sessionOf} from './runtime.ts';
 
@@ -34,6 +33,7 @@ export class TrialRestore {
   readonly #runtime: Runtime;
   #serverVersion = '';
   #recoveryMs: number | undefined;
+  #comparison: Comparison | undefined;
 
   constructor(options: TrialOptions, runtime: Runtime) {
     this.#options = options;
@@ -48,6 +48,11 @@ export class TrialRestore {
   /** How long the restore took. */
   get recoveryMs(): number | undefined {
     return this.#recoveryMs;
+  }
+
+  /** What was compared, when nothing of it differed. */
+  get comparison(): Comparison | undefined {
+    return this.#comparison;
   }
 
   /**
@@ -92,7 +97,7 @@ export class TrialRestore {
       await managed?.settle?.();
       await analyze(scratch.session);
       this.#recoveryMs = Math.round(performance.now() - started);
-      const {differences, notes} = await prove(
+      const {differences, notes, compared} = await prove(
         {...expectedOf(openable, inspection), notCompared: managed?.heads, holds: managed?.holds},
         {
           session: scratch.session,
@@ -105,11 +110,11 @@ export class TrialRestore {
         await scratch.requireUndisturbed();
         throw proofFailed(differences);
       }
-      const {tables, rows} = totals(inspection.contents);
+      this.#comparison = compared;
       const seconds = (this.#recoveryMs / 1000).toFixed(1);
       return [
         `restored in ${seconds} s into ${scratch.description} on PostgreSQL ${facts.version}, and dumped again: ` +
-          `${tables} tables, ${rows} rows, every digest equal`,
+          describeComparison(compared),
         ...notes,
         ...(managed?.leftOut ?? []).map(({what}) => `left out and not proved: ${what}`),
       ].join('; ');

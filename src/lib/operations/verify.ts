@@ -17,6 +17,7 @@ import {type ObjectStore, readSmall} from '../upload/store.ts';
 import {backup} from './backup.ts';
 import {type BackupChoice, findBackup, readCatalog, verificationSealingKey} from './catalog.ts';
 import {checkOpenable, type OpenableBackup, readWhole} from './open-backup.ts';
+import type {Comparison} from './proof.ts';
 import {type Runtime, sessionOf} from './runtime.ts';
 import {type ScratchPlace, TrialRestore} from './trial-restore.ts';
 
@@ -48,8 +49,10 @@ export interface VerifyResult {
   passed: number;
   failed: number;
   skipped: number;
-  /** Restored, and equal in every digest to what the manifest promises. */
+  /** Restored, and equal to what the manifest promises. */
   isProved: boolean;
+  /** What of the restored copy was compared, and how; undefined when it is not proved. */
+  comparison: Comparison | undefined;
   /** How long the restore took. */
   recoveryMs: number | undefined;
   toolVersion: string;
@@ -137,6 +140,7 @@ class Verifier {
       failed: count('failed'),
       skipped: count('skipped'),
       isProved: this.#isProved(),
+      comparison: this.#trial.comparison,
       recoveryMs: this.#trial.recoveryMs,
       toolVersion: this.#runtime.toolVersion,
       backups: this.#backups,
