@@ -462,6 +462,27 @@ describe('the recovery key', () => {
     expect(shown.recoveryFingerprint).toMatch(/^[0-9a-f]{16}$/);
   });
 
+  test('stays when a later rotation does not know it, and another one takes its place', async () => {
+    const own = await copied();
+    await rotateKeys({...rotation(own, []), keys: withRecovery(key, oldKey)}, runtime());
+    expect(await outcomes(rotation(own, [laterKey, key]))).toEqual(['rotated', 'rotated']);
+    await expectOpenable(own, [laterKey]);
+    for (const each of taken) expect((await recovered(own, each)) === sql.get(each)).toBe(true);
+    const {publicKey, privateKey} = generateKeyPairSync('rsa', {
+      modulusLength: 3072,
+      publicKeyEncoding: {type: 'spki', format: 'pem'},
+      privateKeyEncoding: {type: 'pkcs8', format: 'pem'},
+    });
+    const keys = {...keysOf([laterKey]), recoveryPublicKey: publicKey};
+    expect(await outcomes({...rotation(own, []), keys})).toEqual(['rotated', 'rotated']);
+    const other = {pem: new Secret(privateKey), passphrase: new Secret('')};
+    for (const each of taken) {
+      expect((await recovered(own, each, other)) === sql.get(each)).toBe(true);
+      expect(await failureOf(recovered(own, each))).toMatchObject({code: 'WRONG_KEY'});
+    }
+    await own.dispose();
+  });
+
   test('and a rotated backup open with the reader in Python', async () => {
     await ensurePrograms(['python3-cryptography']);
     const folder = await mkdtemp(path.join(os.tmpdir(), 'loma-reader-'));

@@ -13,7 +13,7 @@ import {mostVerificationBytes, readVerification} from '../catalog/verification.t
 import type {KeySettings, StoreSettings} from '../config.ts';
 import {withUnwrappedDataKey, wrapDataKey} from '../encrypt/data-key.ts';
 import {fittingKeys} from '../encrypt/frame-check.ts';
-import {allKeys, type Keyring, keyring} from '../encrypt/keys.ts';
+import {allKeys, type Keyring, keyring, recoveryNamespace} from '../encrypt/keys.ts';
 import type {MessageHeader, WrappedKey} from '../encrypt/message-header.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {asStep, type Step} from '../observer.ts';
@@ -242,7 +242,10 @@ function isRotated(
   return sealedBy === current.fingerprint && document.keyFingerprint === current.fingerprint && opens && isRecoverable;
 }
 
-/** The manifest with the data key wrapped under the current keys, sealed with the current one. */
+/**
+ * The manifest with the data key wrapped under the current keys, sealed with the current one. What is wrapped under a recovery
+ * key stays, unless another recovery key takes its place.
+ */
 async function rewrapped(
   header: MessageHeader,
   {document, json}: Extract<DocumentReading<Manifest>, {is: 'document'}>,
@@ -258,7 +261,8 @@ async function rewrapped(
     // What is about to be relied on: the current key alone, and what is about to be stored.
     const proof = {header, keys: [key], more: own, what};
     if (!(await withUnwrappedDataKey(proof, (again) => again.equals(dataKey)))) throw changed(what);
-    return {kept: own, sealing: dataKeySealingKey(dataKey)};
+    const earlier = recovery ? [] : keptKeys(document).filter(({namespace}) => namespace === recoveryNamespace);
+    return {kept: [...own, ...earlier], sealing: dataKeySealingKey(dataKey)};
   });
   const {wrappedKeys: _, ...rest} = json;
   const manifest: JsonObject = {
