@@ -590,6 +590,16 @@ describe('keys rotate --reseal-legacy', () => {
     return {place, manifest};
   }
 
+  test('after a run that was killed, the timestamp names the one that can be restored', async () => {
+    const {place} = await withUnpublished();
+    const timestamp = legacy.key.split('/')[1] ?? '';
+    expect((await plain(place, timestamp, [oldKey])) === dump).toBe(true);
+    expect(await failureOf(plain(place, newName, [key]))).toMatchObject({code: 'BACKUP_INCOMPLETE'});
+    await place.store.delete(legacy.key);
+    expect(await failureOf(plain(place, timestamp, [key]))).toMatchObject({code: 'BACKUP_INCOMPLETE'});
+    await place.dispose();
+  });
+
   test('a prune at the same time leaves the copy alone that has no manifest yet', async () => {
     const place = await withLegacy('s3');
     const retention = {keepDays: 30, keepLast: 1};

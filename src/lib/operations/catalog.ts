@@ -215,9 +215,9 @@ export async function findBackup(
   const sealing = catalogKeys(keys);
   if (choice.by === 'key') {
     const time = parseTimestamp(choice.key)?.getTime();
-    const objects = listed.find(({key, startedAt}) => key === choice.key || startedAt.getTime() === time);
-    if (objects) {
-      const found = await inspectBackup(store, objects, sealing);
+    const named = listed.filter(({key, startedAt}) => key === choice.key || startedAt.getTime() === time);
+    const found = await firstRestorable(store, named, sealing);
+    if (found) {
       const warning = partialWarning(found.backup);
       if (warning !== undefined) warn(warning);
       return found;
@@ -272,6 +272,24 @@ function onlyPreRestore(store: ObjectStore, which: string, key: string): BackupE
     reason: `${store.description} holds ${which} that is complete, but for those that were taken before a restore; the newest of them is ${key}`,
     hint: `They hold what a restore overwrote, and are restored only by their key: loma-backup restore ${key}`,
   });
+}
+
+/**
+ * The first that can be restored, or the first of all. Of one time there are two while a backup of the older form is sealed
+ * anew, and after a run that was killed in it.
+ */
+async function firstRestorable(
+  store: ObjectStore,
+  listed: readonly BackupObjects[],
+  keys: CatalogKeys,
+): Promise<FoundBackup | undefined> {
+  let first: FoundBackup | undefined;
+  for (const objects of listed) {
+    const found = await inspectBackup(store, objects, keys);
+    if (isRestorable(found.backup)) return found;
+    first ??= found;
+  }
+  return first;
 }
 
 function notFound(store: ObjectStore, listed: readonly BackupObjects[], what: string): BackupError {
