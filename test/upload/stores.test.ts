@@ -1,7 +1,7 @@
 /** One contract, held by every kind of store: see src/lib/upload/store.ts. */
 import {randomBytes} from 'node:crypto';
 import {existsSync} from 'node:fs';
-import {mkdir} from 'node:fs/promises';
+import {mkdir, readdir, rm} from 'node:fs/promises';
 import path from 'node:path';
 import {Readable} from 'node:stream';
 import {CreateMultipartUploadCommand} from '@aws-sdk/client-s3';
@@ -451,6 +451,22 @@ describe('a directory', () => {
       code: 'STORAGE_FAILED',
       exitCode: 4,
     });
+  });
+
+  test('does not keep an object whose metadata could not be written', async () => {
+    const key = 'files/scan.pdf.encrypted';
+    const blocked = path.join(place.folder, 'files', '.scan.pdf.encrypted\ufffe');
+    await mkdir(path.join(blocked, 'in-the-way'), {recursive: true});
+    const metadata = {name: 'x'};
+    for (const attempt of [
+      () => place.store.create(key, Buffer.from('x'), {metadata}),
+      () => place.store.put(key, bodyOf(Buffer.from('x')), {partSizeBytes, metadata}),
+    ]) {
+      expect(await failureOf(attempt())).toMatchObject({code: 'STORAGE_FAILED'});
+      expect(await place.store.head(key)).toBeUndefined();
+    }
+    expect(await readdir(path.dirname(blocked))).toEqual([path.basename(blocked)]);
+    await rm(blocked, {recursive: true});
   });
 
   test('that is not there is no empty store: every method says so', async () => {

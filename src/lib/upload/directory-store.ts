@@ -115,7 +115,8 @@ export class DirectoryStore implements ObjectStore {
   ): Promise<void> {
     const target = this.#pathOf(key);
     const folder = path.dirname(target);
-    const partial = path.join(folder, `.${path.basename(target)}.${randomBytes(8).toString('hex')}.partial`);
+    const partial = partialOf(target);
+    let isNamed = false;
     try {
       await this.#requireBase();
       await makeFolder(folder);
@@ -128,15 +129,16 @@ export class DirectoryStore implements ObjectStore {
       } else {
         // A link fails where a rename would overwrite.
         await link(partial, target);
-        await unlink(partial);
+        isNamed = true;
+        // One that stays is a second name of the same file, and `prune` removes it as an unfinished upload.
+        await unlink(partial).catch(() => undefined);
       }
-      if (metadata) {
-        await writeWhole(partial, Buffer.from(JSON.stringify(metadata)));
-        await rename(partial, metadataFile(target));
-      }
+      if (metadata) await writeMetadata(target, metadata);
       await this.#syncFolders(folder);
     } catch (error) {
       await unlink(partial).catch(() => undefined);
+      // What failed is not there, either: nobody else would remove it.
+      for (const file of isNamed ? [metadataFile(target), target] : []) await unlink(file).catch(() => undefined);
       await this.#removeEmptyFolders(folder);
       if (codeOf(error) === 'EEXIST') throw this.#existsError(key);
       // An interruption destroys the body, too.
@@ -361,6 +363,23 @@ async function nearestFolder(folder: string): Promise<string> {
 function nothingIfGone(error: unknown): string[] {
   if (codeOf(error) === 'ENOENT') return [];
   throw error;
+}
+
+/** A name for a file while it is being written: see `partialName`. */
+function partialOf(file: string): string {
+  return path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(8).toString('hex')}.partial`);
+}
+
+async function writeMetadata(file: string, metadata: ObjectMetadata): Promise<void> {
+  // Not the name under which the object was written: it may still be a name of the object.
+  const partial = partialOf(file);
+  try {
+    await writeWhole(partial, Buffer.from(JSON.stringify(metadata)));
+    await rename(partial, metadataFile(file));
+  } catch (error) {
+    await unlink(partial).catch(() => undefined);
+    throw error;
+  }
 }
 
 function metadataFile(file: string): string {
