@@ -128,8 +128,11 @@ export class DirectoryStore implements ObjectStore {
         await rename(partial, target);
       } else {
         // A link fails where a rename would overwrite.
-        await link(partial, target);
+        const isLinked = await linkIfPossible(partial, target);
+        if (!isLinked) await (await open(target, 'wx', 0o600)).close();
         isNamed = true;
+        // What is overwritten is the empty file that claimed the name. A crash between the two leaves it: no manifest fits it.
+        if (!isLinked) await rename(partial, target);
         // One that stays is a second name of the same file, and `prune` removes it as an unfinished upload.
         await unlink(partial).catch(() => undefined);
       }
@@ -317,6 +320,7 @@ export class DirectoryStore implements ObjectStore {
       EACCES: mayNot,
       EPERM: mayNot,
       EROFS: 'The disk is mounted read-only: mount it for writing, or choose another directory.',
+      EFBIG: 'The file system takes no file of that size (FAT32: 4 GiB): use another one, exFAT for example.',
     };
     return new BackupError(`Storage failed: ${doing}`, {
       code: 'STORAGE_FAILED',
@@ -344,7 +348,6 @@ function undefinedIfGone(error: unknown): undefined {
   if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw error;
 }
 
-/** The folder itself, or the nearest above it that is there. */
 async function makeFolder(folder: string): Promise<void> {
   try {
     await mkdir(folder, {recursive: true, mode: 0o700});
@@ -355,6 +358,7 @@ async function makeFolder(folder: string): Promise<void> {
   }
 }
 
+/** The folder itself, or the nearest above it that is there. */
 async function nearestFolder(folder: string): Promise<string> {
   const isThere = await stat(folder).catch(() => undefined);
   return isThere ? folder : nearestFolder(path.dirname(folder));
@@ -363,6 +367,20 @@ async function nearestFolder(folder: string): Promise<string> {
 function nothingIfGone(error: unknown): string[] {
   if (codeOf(error) === 'ENOENT') return [];
   throw error;
+}
+
+/** Errors of a file system without hard links (FAT, exFAT, some network shares). */
+const withoutLinks = ['EPERM', 'ENOTSUP', 'ENOSYS'];
+
+/** @returns false where there are no hard links */
+async function linkIfPossible(file: string, name: string): Promise<boolean> {
+  try {
+    await link(file, name);
+    return true;
+  } catch (error) {
+    if (withoutLinks.includes(codeOf(error) ?? '')) return false;
+    throw error;
+  }
 }
 
 /** A name for a file while it is being written: see `partialName`. */
