@@ -331,6 +331,33 @@ describe('keys rotate', () => {
     await place.dispose();
   });
 
+  test('leaves out a backup that is pruned meanwhile, and one that is being pruned', async () => {
+    const [first = '', second = ''] = taken;
+    for (const deleted of [[manifestKey(second), second], [manifestKey(second)]]) {
+      const place = await copied('s3');
+      let isDone = false;
+      const proxy = await startProxy(servers().objects, ({method, url, headers}) => {
+        if (method !== 'GET' || !url.includes(`${second}?`) || !headers.range || isDone) return undefined;
+        isDone = true;
+        return {
+          before: async () => {
+            for (const name of deleted) await place.store.delete(name);
+          },
+        };
+      });
+      const settings = s3Settings(proxy, place.settings.backupsBucket);
+      const result = await rotateKeys(rotation({settings}, [key, oldKey]), runtime());
+      expect(proxy.faulted).toHaveLength(1);
+      await proxy.stop();
+      requireRotated(result);
+      const left = {key: second, outcome: 'left', note: expect.stringContaining('manifest was deleted')};
+      const rotated = {key: first, outcome: 'rotated', note: undefined};
+      expect(result.rotations).toEqual(deleted.length === 2 ? [rotated] : [left, rotated]);
+      expect(await place.keys()).not.toContain(manifestKey(second));
+      await place.dispose();
+    }
+  });
+
   test('calls no key a previous one that is the current one, and none twice', async () => {
     const place = await copied();
     const keys = [key, oldKey, key.toUpperCase(), oldKey, key];

@@ -127,14 +127,21 @@ async function rotateIn(
     () => readCatalog(store, keys, signal),
     (found) => `${found.length} backups`,
   );
-  const attempt = async (backup: Backup, work: () => Promise<Omit<Rotation, 'key'>>): Promise<Rotation> => {
+  /** Undefined: it was pruned in the meantime. */
+  const attempt = async (backup: Backup, work: () => Promise<Omit<Rotation, 'key'>>): Promise<Rotation | undefined> => {
     const interrupted = interruption(signal);
     if (interrupted) throw interrupted;
     try {
       return {key: backup.key, ...(await work())};
     } catch (error) {
       throwInterruption(error, signal);
-      const {message, reason} = asBackupError(error);
+      const {message, reason, code} = asBackupError(error);
+      if (code === 'OBJECT_NOT_FOUND') {
+        if (!(await isThere(store, backup.key))) return undefined;
+        if (backup.state !== 'legacy' && !(await isThere(store, manifestKey(backup.key)))) {
+          return {key: backup.key, outcome: 'left', note: 'its manifest was deleted in the meantime'};
+        }
+      }
       return {key: backup.key, outcome: 'failed', note: [message, reason].filter(Boolean).join(': ')};
     }
   };
@@ -145,14 +152,19 @@ async function rotateIn(
   const rotations = await asStep(
     observer,
     'rotate',
-    () => pMap(sealed, (backup) => attempt(backup, () => rotate(store, backup, keys, {dryRun, signal})), {concurrency}),
+    async () => {
+      const work = (backup: Backup) => attempt(backup, () => rotate(store, backup, keys, {dryRun, signal}));
+      const done = await pMap(sealed, work, {concurrency});
+      return done.filter((rotation) => rotation !== undefined);
+    },
     (done) => `${done.filter(({outcome}) => outcome === 'rotated').length} ${dryRun ? 'would be ' : ''}rotated`,
   );
   if (withLegacy && legacy.length > 0) {
     observer({type: 'started', step: 'reseal'});
     for (const backup of legacy) {
       const work = () => resealLegacy(store, backup, backups, keys, runtime, {dryRun});
-      rotations.push(await attempt(backup, async () => ({outcome: 'resealed', note: await work()})));
+      const rotation = await attempt(backup, async () => ({outcome: 'resealed', note: await work()}));
+      if (rotation) rotations.push(rotation);
     }
     observer({type: 'finished', step: 'reseal'});
   } else {
@@ -182,6 +194,11 @@ async function rotateIn(
       ...files.reasons,
     ],
   };
+}
+
+/** Where the store does not answer, nothing is taken for gone. */
+async function isThere(store: ObjectStore, key: string): Promise<boolean> {
+  return (await store.head(key).catch(() => true)) !== undefined;
 }
 
 function throwInterruption(error: unknown, signal: AbortSignal | undefined): void {
@@ -282,7 +299,10 @@ async function rewrapped(
   return Buffer.from(sealDocument(sealed, manifestSealingKey(key)));
 }
 
-/** Reads back what was stored; if it is not good, the old manifest is put back. */
+/**
+ * Reads back what was stored; if it is not good, the old manifest is put back. Of a backup that is being pruned it is read in
+ * vain, and not written. A prune between the two leaves a manifest without its object, which a later prune deletes.
+ */
 async function replaceManifest(store: ObjectStore, key: string, manifest: Buffer, keys: Keyring): Promise<void> {
   const name = manifestKey(key);
   const old = await readSmall(store, name, mostManifestBytes);
