@@ -203,6 +203,18 @@ export abstract class BaseCommand extends Command {
     this.exit(exitCode);
   }
 
+  /** The result, when it passes; `--json` prints one that does not, too, with the error beside it in the same document. */
+  protected required<T extends object>(result: T, requirement: (result: T) => void): T {
+    try {
+      requirement(result);
+      return result;
+    } catch (error) {
+      if (!this.jsonEnabled()) throw error;
+      const document = errorDocument(error, this.#mask);
+      return this.finishWith({...result, ...document}, document.error.exitCode);
+    }
+  }
+
   /** JSON with the control characters escaped that JSON leaves as they are, and a terminal would obey. */
   protected override logJson(json: unknown): void {
     const text = JSON.stringify(json, undefined, 2);

@@ -26,7 +26,6 @@ export default class Prune extends BaseCommand {
       prune({...settings, retention: retentionOf(flags), dryRun: flags['dry-run'] === true}, runtime),
     );
     this.report(pruneSummary(result));
-    requirePruned(result);
-    return result;
+    return this.required(result, requirePruned);
   }
 }

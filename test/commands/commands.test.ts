@@ -375,10 +375,17 @@ describe('a backup and its restore', () => {
     expect(dry).toMatchObject({exitCode: 0});
     expect(dry.stdout.match(/would delete/g)).toHaveLength(2);
     expect(await own.keys()).toHaveLength(6);
-    const result = await cli(['prune', '--keep-days', '1', '--keep-last', '1'], where);
+    const result = await cli(['prune', '--keep-days', '1', '--keep-last', '1', '--json'], where);
     expect(result.exitCode).toBe(4);
-    expect(result.stdout).toContain('not deleted');
-    expect(result.stderr).toContain('PRUNE_INCOMPLETE');
+    expect(json(result.stdout)).toMatchObject({
+      deleted: [expect.stringContaining('2021-01-01')],
+      failed: [{key: expect.stringContaining('2020-01-01')}],
+      error: {code: 'PRUNE_INCOMPLETE', exitCode: 4},
+    });
+    const again = await cli(['prune', '--keep-days', '1', '--keep-last', '1'], where);
+    expect(again.exitCode).toBe(4);
+    expect(again.stdout).toContain('not deleted');
+    expect(again.stderr).toContain('PRUNE_INCOMPLETE');
     expect((await own.keys()).map((each) => each.slice(17, 21))).toEqual(['2020', '2020', '2022', '2022']);
     await proxy.stop();
     await own.dispose();

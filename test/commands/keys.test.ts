@@ -123,6 +123,17 @@ test('keys rotate says which key is not needed any more; a wrong old one is exit
   expect(wrong.exitCode).toBe(5);
   expect(wrong.stderr).toContain('Code: ROTATION_INCOMPLETE');
   expect(wrong.stdout).toContain('Keep every previous key');
+  const asJson = await cli(['keys', 'rotate', '--json'], {
+    ...withoutFiles,
+    PHI_ENCRYPTION_KEY: key,
+    PHI_ENCRYPTION_KEYS_PREVIOUS: newKey(),
+  });
+  expect(asJson.exitCode).toBe(5);
+  expect(JSON.parse(asJson.stdout)).toMatchObject({
+    rotations: [{outcome: 'failed'}],
+    keepPreviousBecause: ['1 backups could not be rotated'],
+    error: {code: 'ROTATION_INCOMPLETE', exitCode: 5},
+  });
   const right = await cli(['keys', 'rotate'], {
     ...withoutFiles,
     PHI_ENCRYPTION_KEY: key,

@@ -37,7 +37,6 @@ export default class KeysRotate extends BaseCommand {
     };
     const result = await this.observe(rotateSteps, (runtime) => rotateKeys({...settings, ...options}, runtime));
     this.report(rotateSummary(result));
-    requireRotated(result);
-    return result;
+    return this.required(result, requireRotated);
   }
 }
