@@ -576,6 +576,17 @@ describe('an S3 server that refuses', () => {
   });
 });
 
+test('a delete of what is not there is no error, where the store says that it is not there', async () => {
+  const proxy = await startProxy(shared, ({method}) =>
+    method === 'DELETE' ? {answer: {status: 404, code: 'NoSuchKey'}} : undefined,
+  );
+  const place = await testStore('s3', proxy);
+  await place.store.delete('gone');
+  expect(proxy.faulted).toHaveLength(1);
+  await place.dispose();
+  await proxy.stop();
+});
+
 describe('a download over a connection that breaks', () => {
   const content = randomBytes(4 * mib);
   let place: TestStore;

@@ -402,9 +402,12 @@ export class S3Store implements ObjectStore {
   }
 
   async delete(key: string): Promise<void> {
-    await this.#ask(`deleting ${key} from ${this.description}`, () =>
-      this.#client.send(new DeleteObjectCommand({Bucket: this.#bucket, Key: key})),
-    );
+    try {
+      await this.#client.send(new DeleteObjectCommand({Bucket: this.#bucket, Key: key}));
+    } catch (error) {
+      // S3 and R2 answer 204; others say that it is not there, also to a second try after an answer that was lost.
+      if (!isNotFound(error)) throw storageError(`deleting ${key} from ${this.description}`, error);
+    }
   }
 
   async *unfinishedUploads(prefix: string): AsyncGenerator<UnfinishedUpload> {
