@@ -8,8 +8,8 @@ export default class Prune extends BaseCommand {
   static override summary = 'Delete backups that the retention policy no longer keeps.';
   static override description =
     'The newest complete backups of each database (full ones, those with rows left out, those taken before a restore, and those that no configured ' +
-    'key opens each count for themselves) and held ones are never deleted. Unfinished uploads of this program that are older than a ' +
-    'day are aborted.\n\nExit codes: 0 done, 2 settings, 4 storage, or a backup could not be deleted.';
+    'key opens each count for themselves) and held ones are never deleted. Unfinished uploads of this program to which no part ' +
+    'came for a day are aborted.\n\nExit codes: 0 done, 2 settings, 4 storage, or a backup could not be deleted.';
   static override examples = [
     '<%= config.bin %> <%= command.id %> --dry-run',
     '<%= config.bin %> <%= command.id %> --keep-days 90 --keep-last 14',

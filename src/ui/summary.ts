@@ -145,7 +145,7 @@ export function pruneSummary(result: PruneResult): string {
   }
   for (const key of result.abortedUploads) {
     lines.push(
-      `${(result.dryRun ? 'would abort' : 'aborted').padEnd(12)}  ${printable(key)}  because its upload was begun over a day ago`,
+      `${(result.dryRun ? 'would abort' : 'aborted').padEnd(12)}  ${printable(key)}  because no part of its upload came for over a day`,
     );
   }
   const would = result.dryRun ? ' would be' : '';

@@ -1,5 +1,5 @@
 /** Deleting old backups on real stores: what the policy lets go, nothing else, and honestly. */
-import {CreateMultipartUploadCommand} from '@aws-sdk/client-s3';
+import {CreateMultipartUploadCommand, UploadPartCommand} from '@aws-sdk/client-s3';
 import {afterAll, afterEach, beforeAll, beforeEach, describe, expect, test} from '@jest/globals';
 import type {ProgressEvent} from '../../src/lib/observer.ts';
 import {backup} from '../../src/lib/operations/backup.ts';
@@ -15,6 +15,7 @@ import {type FaultyProxy, type ProxiedRequest, startProxy} from '../support/prox
 import {servers} from '../support/sandbox.ts';
 import {
   backupSettings,
+  collect,
   contentOf,
   failureOf,
   keySettings,
@@ -26,6 +27,7 @@ import {
   testStore,
 } from '../support/settings.ts';
 import {manifestOf, takenAt} from '../support/tampering.ts';
+import {waitUntil} from '../support/wait-until.ts';
 
 const {postgres, objects} = servers();
 const key = newKey();
@@ -218,6 +220,25 @@ describe('unfinished uploads', () => {
     expect(done.abortedUploads.sort()).toEqual([keyOfAge(1), keyOfAge(5)].sort());
     expect(await place.unfinished()).toEqual([foreign]);
   });
+});
+
+test('an upload that was begun over a day ago goes on while parts come', async () => {
+  place = await testStore('s3');
+  const upload = {Bucket: place.settings.backupsBucket, Key: keyOfAge(1)};
+  const client = objectClient(objects);
+  const {UploadId} = await client.send(new CreateMultipartUploadCommand(upload));
+  const [begun] = await collect(place.store.unfinishedUploads(''));
+  const beginning = begun?.startedAt.getTime() ?? 0;
+  // Times of a listing are whole seconds on some servers.
+  await waitUntil(async () => Date.now() > beginning + 3000, {what: 'the clock to go on'});
+  await client.send(new UploadPartCommand({...upload, UploadId, PartNumber: 1, Body: Buffer.from('x')}));
+  client.destroy();
+  const afterDay = (ms: number) => ({now: () => new Date(beginning + 86_400_000 + ms)});
+  expect((await pruning({}, afterDay(1500))).abortedUploads).toEqual([]);
+  expect(await place.unfinished()).toEqual([keyOfAge(1)]);
+  expect((await pruning({}, afterDay(3_600_000))).abortedUploads).toEqual([keyOfAge(1)]);
+  expect(await place.unfinished()).toEqual([]);
+  await place.dispose();
 });
 
 describe('twenty that are old', () => {

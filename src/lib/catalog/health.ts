@@ -31,7 +31,7 @@ const dayMs = 86_400_000;
 const alarmingDays = 7;
 /** A backup smaller than this share of the median of the last seven is an alarm. */
 const alarmingShare = 0.5;
-/** An upload that was begun this long ago, in milliseconds, is not coming to an end. */
+/** An upload that was begun, or whose last part came, this long ago, in milliseconds, is not coming to an end. */
 export const staleUploadMs = dayMs;
 
 export interface HealthInput {

@@ -170,7 +170,7 @@ function addTo(result: PruneResult, {key, isKept, failure}: Deletion): void {
   else result.failed.push({key, reason: failure.reason ?? failure.message});
 }
 
-function isStale({key, startedAt}: UnfinishedUpload, now: Date): boolean {
+function isOld({key, startedAt}: UnfinishedUpload, now: Date): boolean {
   return partOf(key) !== undefined && now.getTime() - startedAt.getTime() > staleUploadMs;
 }
 
@@ -188,12 +188,15 @@ async function abortStaleUploads(
     failures.push({key, reason: [message, reason].filter(Boolean).join(': ')});
   };
   const abort = async (upload: UnfinishedUpload) => {
+    // A backup of a large database over a slow line takes more than a day: its parts go on coming.
+    const newestPart = await store.newestPartAt(upload);
+    if (newestPart && now().getTime() - newestPart.getTime() <= staleUploadMs) return;
     if (!result.dryRun) await store.abortUpload(upload);
     result.abortedUploads.push(upload.key);
   };
   try {
     for await (const upload of store.unfinishedUploads(backupsPrefix)) {
-      if (isStale(upload, now())) await abort(upload).catch((error) => fail(upload.key, error));
+      if (isOld(upload, now())) await abort(upload).catch((error) => fail(upload.key, error));
     }
   } catch (error) {
     fail(backupsPrefix, error);

@@ -241,6 +241,11 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
+  /** The file's time is that of its last write. */
+  async newestPartAt({startedAt}: UnfinishedUpload): Promise<Date> {
+    return startedAt;
+  }
+
   async abortUpload({key, id}: UnfinishedUpload): Promise<void> {
     await this.#remove(this.#inside(id, id), `removing the unfinished ${key}`);
   }

@@ -15,6 +15,10 @@ export function isNotFound(error: unknown): boolean {
   return name === 'NoSuchKey' || name === 'NotFound' || (status === 404 && name !== 'NoSuchBucket');
 }
 
+export function isNoUpload(error: unknown): boolean {
+  return answerOf(error).name === 'NoSuchUpload' || isNotFound(error);
+}
+
 export function isNoBucket(error: unknown): boolean {
   return answerOf(error).name === 'NoSuchBucket';
 }

@@ -9,6 +9,8 @@ import {
   HeadObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
+  ListPartsCommand,
+  type ListPartsCommandOutput,
   PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3';
@@ -20,6 +22,7 @@ import {
   isNoBucket,
   isNotFound,
   isNotImplemented,
+  isNoUpload,
   isPreconditionFailed,
   isTransient,
   storageError,
@@ -435,11 +438,31 @@ export class S3Store implements ObjectStore {
     } while (marker !== undefined);
   }
 
+  async newestPartAt({key, id}: UnfinishedUpload): Promise<Date | undefined> {
+    let newest: Date | undefined;
+    let marker: string | undefined;
+    do {
+      const doing = `listing the parts of the upload of ${key}`;
+      let page: ListPartsCommandOutput;
+      try {
+        page = await this.#client.send(
+          new ListPartsCommand({Bucket: this.#bucket, Key: key, UploadId: id, PartNumberMarker: marker}),
+        );
+      } catch (error) {
+        if (isNoUpload(error)) return newest;
+        throw storageError(doing, error);
+      }
+      for (const {LastModified: at} of page.Parts ?? []) if (at && (!newest || at > newest)) newest = at;
+      marker = nextPage(doing, page.IsTruncated, page.NextPartNumberMarker, marker);
+    } while (marker !== undefined);
+    return newest;
+  }
+
   async abortUpload({key, id}: UnfinishedUpload): Promise<void> {
     try {
       await this.#client.send(new AbortMultipartUploadCommand({Bucket: this.#bucket, Key: key, UploadId: id}));
     } catch (error) {
-      if ((error as {name?: string}).name === 'NoSuchUpload' || isNotFound(error)) return;
+      if (isNoUpload(error)) return;
       throw storageError(`aborting the upload of ${key}`, error);
     }
   }

@@ -107,6 +107,9 @@ export interface ObjectStore {
   /** Uploads that were begun and neither completed nor aborted. */
   unfinishedUploads(prefix: string): AsyncIterable<UnfinishedUpload>;
 
+  /** When the newest part of an unfinished upload came; undefined when there is none, or the store does not tell. */
+  newestPartAt(upload: UnfinishedUpload): Promise<Date | undefined>;
+
   abortUpload(upload: UnfinishedUpload): Promise<void>;
 }
 
