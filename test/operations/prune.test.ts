@@ -387,20 +387,26 @@ describe('deletes that the store refuses', () => {
   });
 
   test('after a backup, where unfinished uploads may not be listed: exit 4, with the key of the backup and what was deleted', async () => {
+    const recent = await testStore('s3');
+    for (const age of [40, 35]) {
+      const then = new Date(Date.now() - age * 86_400_000);
+      await backup(backupSettings({database: database.url, store: recent, key}), runtime({now: () => then}));
+    }
     const proxy = await startProxy(objects, (request) =>
       isListingOfUploads(request) ? {answer: {status: 403, code: 'AccessDenied'}} : undefined,
     );
     const environment = {
-      ...storeEnvironment(s3Settings(proxy, place.settings.backupsBucket)),
+      ...storeEnvironment(s3Settings(proxy, recent.settings.backupsBucket)),
       DATABASE_URL: database.url,
       PHI_ENCRYPTION_KEY: key,
     };
-    const {exitCode, stdout, stderr} = await cli(['backup', '--keep-days', '0', '--keep-last', '1'], environment);
+    const {exitCode, stdout, stderr} = await cli(['backup', '--keep-days', '1', '--keep-last', '1'], environment);
     await proxy.stop();
     expect(exitCode).toBe(4);
-    expect(stdout).toMatch(/Pruned: +8 old backups deleted/);
+    expect(stdout).toMatch(/Pruned: +2 old backups deleted/);
     expect(stderr).toMatch(/Warning: Unfinished uploads could not be aborted: database-backups\/: .*AccessDenied/);
-    expect(await place.keys()).toHaveLength(4);
+    expect(await recent.keys()).toHaveLength(2);
+    await recent.dispose();
   });
 
   test('after a backup whose catalog could not be read: the warning says why', async () => {
