@@ -71,11 +71,11 @@ export abstract class BaseCommand extends Command {
 
   #interrupt(name: 'SIGINT' | 'SIGTERM'): void {
     // The result was told, and the exit code must be that of the result.
-    if (this.#isFinished) return;
+    if (this.#isFinished && process.stdout.writableLength === 0) return;
     // Once, and told twice: npm passes on the Ctrl-C that the terminal has sent to this process as well; a closed terminal ends both.
     if (this.signal.aborted && performance.now() - this.#interruptedMs < echoMs) return;
     // Twice: the person wants out, whatever is left behind. By the signal itself: `process.exit` may wait (src/main.ts).
-    if (this.signal.aborted) {
+    if (this.signal.aborted || this.#isFinished) {
       process.removeAllListeners(name);
       process.kill(process.pid, name);
     }

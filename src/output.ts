@@ -30,6 +30,8 @@ export function outputFailureIsTold(): void {
 
 /** Tells a failure of stdout, if there was one. @returns the exit code, which is the command's own if that is not 0 */
 export async function checkOutput(exitCode: typeof process.exitCode): Promise<typeof process.exitCode> {
+  // What a pipe has no room for yet waits in this process, for as long as its reader does.
+  if (process.stdout.writable) await new Promise<void>((done) => process.stdout.write('', () => done()));
   // A failed write is told in the turn after it.
   await setImmediate();
   if (!failure || isTold) return exitCode;

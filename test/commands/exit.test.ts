@@ -172,6 +172,22 @@ test('one Ctrl-C that comes twice, as by way of npm: what was under way is undon
   expect(stderr).toContain('what was under way has been undone');
 });
 
+test('a reader that takes its time gets all of the result', async () => {
+  const many = await testStore('directory');
+  for (let day = 1; day <= 600; day += 1) {
+    const time = new Date(Date.UTC(2020, 0, day)).toISOString().replaceAll(/[:.]/g, '-');
+    await many.store.create(`database-backups/${time}/backup-${time}.sql.gz.encrypted`, Buffer.from('x'));
+  }
+  const script = `"$0" "$1" list --json | { sleep 4; cat; }; exit "\${PIPESTATUS[0]}"`;
+  const env = {PATH: process.env.PATH ?? '', ...storeEnvironment(many.settings)};
+  const options = {env, extendEnv: false, reject: false} as const;
+  const {exitCode, stdout} = await execa('bash', ['-c', script, process.execPath, program], options);
+  expect(exitCode).toBe(0);
+  expect(stdout.length).toBeGreaterThan(100_000);
+  expect(() => JSON.parse(stdout)).not.toThrow();
+  await many.dispose();
+});
+
 test('a second Ctrl-C, while the store does not answer to what undoes the first', async () => {
   const proxy = await startProxy(objects, ({method}) => (method === 'DELETE' ? {hold: true} : undefined));
   const large = await createDatabase(postgres, {

@@ -116,7 +116,8 @@ export function describeBackup(
     state,
     problem,
     sizeBytes: objects.body?.sizeBytes ?? 0,
-    database: manifest?.database ?? (reading?.is === 'legacy' ? reading.database : undefined),
+    // Sealed anew, a backup of the older form that did not record it has an empty one.
+    database: manifest?.database || (reading?.is === 'legacy' ? reading.database : undefined),
     label: manifest?.label,
     isHeld: manifest?.hold ?? false,
     tables: manifest?.contents.tables.length,

@@ -26,7 +26,8 @@ export async function managedFilter(session: Session): Promise<ManagedFilter> {
     heads: rules.heads,
     check: () => undefined,
     async settle() {
-      for (const name of await missingExtensions(session, rules.extensions)) {
+      // Part of the result, after an interruption, too.
+      for (const name of await missingExtensions({...session, signal: undefined}, rules.extensions)) {
         rules.leftOut.push({
           what: `extension ${name}`,
           because: 'the server does not let this role make it',

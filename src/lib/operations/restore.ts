@@ -431,7 +431,7 @@ export async function load(
     await pipeline([...dump.stages, inspector, ...stages, filter, psql.stream], {signal: stopping.signal});
   } catch (error) {
     await psql.stop();
-    const interrupted = isCommitting ? undefined : interruption(signal);
+    const interrupted = isCommitting && aftermath === undefined ? undefined : interruption(signal);
     const failure = interrupted ?? loadError(error, session, isCommitting, aftermath);
     throw failure ?? dump.translate(error) ?? asBackupError(error);
   } finally {
