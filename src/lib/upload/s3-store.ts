@@ -8,10 +8,8 @@ import {
   GetObjectCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
-  type ListMultipartUploadsCommandOutput,
   ListObjectsV2Command,
   ListPartsCommand,
-  type ListPartsCommandOutput,
   PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3';
@@ -92,13 +90,10 @@ export class S3Store implements ObjectStore {
 
   /** By a listing, which every token may do that is of use here. */
   async isThere(): Promise<boolean> {
-    try {
-      await this.#client.send(new ListObjectsV2Command({Bucket: this.#bucket, MaxKeys: 1}));
-      return true;
-    } catch (error) {
-      if (isNoBucket(error)) return false;
-      throw storageError(`looking for ${this.description}`, error);
-    }
+    const page = await this.#askUnless(isNoBucket, `looking for ${this.description}`, () =>
+      this.#client.send(new ListObjectsV2Command({Bucket: this.#bucket, MaxKeys: 1})),
+    );
+    return page !== undefined;
   }
 
   async put(key: string, body: Readable, options: PutOptions): Promise<Pick<ObjectInfo, 'etag'>> {
@@ -406,12 +401,10 @@ export class S3Store implements ObjectStore {
   }
 
   async delete(key: string): Promise<void> {
-    try {
-      await this.#client.send(new DeleteObjectCommand({Bucket: this.#bucket, Key: key}));
-    } catch (error) {
-      // S3 and R2 answer 204; others say that it is not there, also to a second try after an answer that was lost.
-      if (!isNotFound(error)) throw storageError(`deleting ${key} from ${this.description}`, error);
-    }
+    // S3 and R2 answer 204; others say that it is not there, also to a second try after an answer that was lost.
+    await this.#askUnless(isNotFound, `deleting ${key} from ${this.description}`, () =>
+      this.#client.send(new DeleteObjectCommand({Bucket: this.#bucket, Key: key})),
+    );
   }
 
   async *unfinishedUploads(prefix: string): AsyncGenerator<UnfinishedUpload> {
@@ -419,22 +412,18 @@ export class S3Store implements ObjectStore {
     do {
       const doing = `listing unfinished uploads of ${this.description}`;
       const [KeyMarker, UploadIdMarker] = marker?.split('\0') ?? [];
-      const page = await this.#ask(doing, () =>
-        this.#client
-          .send(
-            new ListMultipartUploadsCommand({
-              Bucket: this.#bucket,
-              Prefix: prefix,
-              EncodingType: 'url',
-              ...(marker === undefined ? {} : {KeyMarker, UploadIdMarker}),
-            }),
-          )
-          .catch((error): Partial<ListMultipartUploadsCommandOutput> => {
-            // Who can't list them can't abort them: not every store has this request.
-            if (isNotImplemented(error)) return {};
-            throw error;
+      const page = await this.#askUnless(isNotImplemented, doing, () =>
+        this.#client.send(
+          new ListMultipartUploadsCommand({
+            Bucket: this.#bucket,
+            Prefix: prefix,
+            EncodingType: 'url',
+            ...(marker === undefined ? {} : {KeyMarker, UploadIdMarker}),
           }),
+        ),
       );
+      // Who can't list them can't abort them: not every store has this request.
+      if (!page) return;
       for (const {Key, UploadId, Initiated} of page.Uploads ?? []) {
         if (Key && UploadId)
           yield {key: listedKey(Key, page.EncodingType), id: UploadId, startedAt: Initiated ?? new Date(0)};
@@ -450,15 +439,12 @@ export class S3Store implements ObjectStore {
     let marker: string | undefined;
     do {
       const doing = `listing the parts of the upload of ${key}`;
-      let page: ListPartsCommandOutput;
-      try {
-        page = await this.#client.send(
+      const page = await this.#askUnless(isNoUpload, doing, () =>
+        this.#client.send(
           new ListPartsCommand({Bucket: this.#bucket, Key: key, UploadId: id, PartNumberMarker: marker}),
-        );
-      } catch (error) {
-        if (isNoUpload(error)) return newest;
-        throw storageError(doing, error);
-      }
+        ),
+      );
+      if (!page) return newest;
       for (const {LastModified: at} of page.Parts ?? []) if (at && (!newest || at > newest)) newest = at;
       marker = nextPage(doing, page.IsTruncated, page.NextPartNumberMarker, marker);
     } while (marker !== undefined);
@@ -466,12 +452,9 @@ export class S3Store implements ObjectStore {
   }
 
   async abortUpload({key, id}: UnfinishedUpload): Promise<void> {
-    try {
-      await this.#client.send(new AbortMultipartUploadCommand({Bucket: this.#bucket, Key: key, UploadId: id}));
-    } catch (error) {
-      if (isNoUpload(error)) return;
-      throw storageError(`aborting the upload of ${key}`, error);
-    }
+    await this.#askUnless(isNoUpload, `aborting the upload of ${key}`, () =>
+      this.#client.send(new AbortMultipartUploadCommand({Bucket: this.#bucket, Key: key, UploadId: id})),
+    );
   }
 
   async #ask<T>(doing: string, request: () => Promise<T>): Promise<T> {
@@ -480,6 +463,20 @@ export class S3Store implements ObjectStore {
     } catch (error) {
       throw storageError(doing, error);
     }
+  }
+
+  /** Undefined when the store's answer is the one that is expected. */
+  #askUnless<T>(
+    isExpected: (error: unknown) => boolean,
+    doing: string,
+    request: () => Promise<T>,
+  ): Promise<T | undefined> {
+    return this.#ask(doing, () =>
+      request().catch((error) => {
+        if (isExpected(error)) return undefined;
+        throw error;
+      }),
+    );
   }
 }
 
