@@ -24,7 +24,7 @@ import {together} from '../together.ts';
 import {openStores} from '../upload/open-store.ts';
 import {partSizeFor} from '../upload/part-size.ts';
 import type {ObjectStore} from '../upload/store.ts';
-import {dataKeySealingKey, loadManifest, manifestSealingKey, readCatalog} from './catalog.ts';
+import {dataKeySealingKey, loadManifest, manifestSealingKey, readCatalogAndStrays} from './catalog.ts';
 import {type PruneResult, pruneStore} from './prune.ts';
 import {type Runtime, sessionOf} from './runtime.ts';
 
@@ -379,12 +379,17 @@ async function compareAndPrune(
 ): Promise<{pruned: PruneResult | undefined; isSuspicious: boolean}> {
   const {observer} = runtime;
   try {
-    const backups = await asStep(observer, 'catalog', () => readCatalog(store, keys, runtime.signal));
-    const suspicion = suspicionOf(manifest, backups, fingerprintsOf(keys));
+    const catalog = await asStep(observer, 'catalog', () => readCatalogAndStrays(store, keys, runtime.signal));
+    const suspicion = suspicionOf(manifest, catalog.backups, fingerprintsOf(keys));
     if (suspicion) warn(suspicion);
     const why = suspicion ? 'this backup looks unusual' : settings.prune ? undefined : '--no-prune';
     if (why === undefined) {
-      const pruned = await pruneStore(store, {backups, keys}, {retention: settings.retention, dryRun: false}, runtime);
+      const pruned = await pruneStore(
+        store,
+        {...catalog, keys},
+        {retention: settings.retention, dryRun: false},
+        runtime,
+      );
       return {pruned, isSuspicious: false};
     }
     for (const step of ['delete', 'uploads']) observer({type: 'skipped', step, note: why});

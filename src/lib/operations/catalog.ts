@@ -158,11 +158,6 @@ async function allObjects(store: ObjectStore): Promise<ListedObject[]> {
   return objects;
 }
 
-/** Keys of backups of which nothing but the result of a verification is in the bucket. */
-export async function findStrayVerifications(store: ObjectStore): Promise<string[]> {
-  return strayVerifications(await allObjects(store));
-}
-
 /** Whether both objects of a backup are there. The manifest, which goes first when a backup is deleted, is looked at last. */
 export async function isPublished(store: ObjectStore, key: string): Promise<boolean> {
   return Boolean((await store.head(key)) && (await store.head(manifestKey(key))));
@@ -174,8 +169,25 @@ export async function readCatalog(
   keys: ReadingKeys | undefined,
   signal?: AbortSignal | undefined,
 ): Promise<Backup[]> {
+  return (await readCatalogAndStrays(store, keys, signal)).backups;
+}
+
+export interface CatalogAndStrays {
+  backups: Backup[];
+  /** Keys of backups of which nothing but the result of a verification is in the bucket. */
+  strays: string[];
+}
+
+/** The same, from one listing with what is no backup any more. */
+export async function readCatalogAndStrays(
+  store: ObjectStore,
+  keys: ReadingKeys | undefined,
+  signal: AbortSignal | undefined,
+): Promise<CatalogAndStrays> {
   try {
-    return await inspectAll(store, await listObjects(store), keys, signal);
+    const objects = await allObjects(store);
+    const backups = await inspectAll(store, groupObjects(objects), keys, signal);
+    return {backups, strays: strayVerifications(objects)};
   } catch (error) {
     throw interruption(signal) ?? error;
   }

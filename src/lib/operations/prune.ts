@@ -8,7 +8,7 @@ import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {asStep, type Observer, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
-import {findStrayVerifications, isPublished, readCatalog} from './catalog.ts';
+import {type CatalogAndStrays, isPublished, readCatalogAndStrays} from './catalog.ts';
 import type {ListSettings} from './list.ts';
 import type {Runtime} from './runtime.ts';
 
@@ -51,19 +51,19 @@ export async function prune(settings: PruneSettings, runtime: Runtime): Promise<
   const keys = optionalKeys && keyring(optionalKeys.current, optionalKeys.previous);
   using stores = await openStores(settings.store);
   const {observer, signal} = runtime;
-  const backups = await asStep(
+  const catalog = await asStep(
     observer,
     'catalog',
-    () => readCatalog(stores.backups, keys, signal),
-    (found) => `${found.length} backups`,
+    () => readCatalogAndStrays(stores.backups, keys, signal),
+    ({backups}) => `${backups.length} backups`,
   );
-  return await pruneStore(stores.backups, {backups, keys}, settings, runtime);
+  return await pruneStore(stores.backups, {...catalog, keys}, settings, runtime);
 }
 
 /** The same, in a store that is open and whose catalog was read with these keys. */
 export async function pruneStore(
   store: ObjectStore,
-  {backups, keys}: {backups: readonly Backup[]; keys: ReadingKeys | undefined},
+  {backups, strays, keys}: CatalogAndStrays & {keys: ReadingKeys | undefined},
   {retention, dryRun}: Pick<PruneSettings, 'retention' | 'dryRun'>,
   {observer, signal, now}: Runtime,
 ): Promise<PruneResult> {
@@ -96,7 +96,7 @@ export async function pruneStore(
       ? {...decision, action: 'keep', because: 'it was published in the meantime'}
       : decision,
   );
-  await deleteStrays(store, result, signal);
+  for (const key of strays) await deleteStray(store, key, result);
   const deleted = `${result.deleted.length} ${would}deleted, ${backups.length - result.deleted.length} kept`;
   end(observer, 'delete', deleted, result.failed.length + result.locked.length);
 
@@ -130,18 +130,6 @@ async function deleteBackup(store: ObjectStore, backup: Backup, dryRun: boolean)
     return {key, isKept, failure: undefined};
   } catch (error) {
     return {key, isKept: false, failure: asBackupError(error)};
-  }
-}
-
-/** Results of verifications without their backup. What they fail with takes nothing away from what was deleted. */
-async function deleteStrays(store: ObjectStore, result: PruneResult, signal: AbortSignal | undefined): Promise<void> {
-  try {
-    for (const key of await findStrayVerifications(store)) await deleteStray(store, key, result);
-  } catch (error) {
-    const interrupted = interruption(signal);
-    if (interrupted) throw interrupted;
-    const {message, reason} = asBackupError(error);
-    result.failed.push({key: backupsPrefix, reason: [message, reason].filter(Boolean).join(': ')});
   }
 }
 
