@@ -3,6 +3,7 @@ import {mkdir, stat} from 'node:fs/promises';
 import {execa} from 'execa';
 import {pgDumpArguments} from '../../src/lib/dump/pg-dump.ts';
 import {type Connection, clientEnvironment, parseConnectionUrl} from '../../src/lib/postgres/connection.ts';
+import {shellWord} from '../../src/lib/shell-word.ts';
 import {clinicSql} from '../../test/support/clinic.ts';
 import {createDatabase, type TestDatabase} from '../../test/support/database.ts';
 import type {PostgresServer} from '../../test/support/postgres-server.ts';
@@ -40,7 +41,7 @@ export async function prepare(
   const recipient = await ageRecipient(folder);
   const shell = async (line: string, database = source.name) => {
     const connection = connectionTo(postgres.url(database));
-    const flags = pgDumpArguments({connection}).map(quote).join(' ');
+    const flags = pgDumpArguments({connection}).map(shellWord).join(' ');
     const env = {
       ...clientEnvironment(connection, process.env),
       PG_DUMP: `${postgres.binDirectory}/pg_dump`,
@@ -72,10 +73,6 @@ function connectionTo(url: string): Connection {
   const connection = parseConnectionUrl(url);
   if (typeof connection === 'string') throw new Error(`the database URL ${connection}`);
   return connection;
-}
-
-function quote(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 /** A throw-away key pair of age; its secret half is of no use to anybody. */

@@ -100,6 +100,12 @@ export function messageOf(error: unknown): string {
   return String(error);
 }
 
+/** What happened and why, on one line: for where a failure is one of several, or a warning. */
+export function messageAndReason(error: unknown): string {
+  const {message, reason} = asBackupError(error);
+  return [message, reason].filter(Boolean).join(': ');
+}
+
 /** The `code` of a system or library error (`ENOENT`, `ECONNREFUSED`, …), if it has one. */
 export function codeOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;

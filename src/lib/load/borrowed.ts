@@ -3,7 +3,7 @@
  * It is taken only if it is empty and no other run tries a backup in it, and what the load has made in it is dropped afterwards.
  */
 import {BackupError} from '../errors.ts';
-import {query, queryJson, type Session} from '../postgres/query.ts';
+import {query, queryJson, type Session, uninterrupted} from '../postgres/query.ts';
 import {type Claim, claim, lockClass} from './claim.ts';
 import {dropSubscriptions} from './drop-database.ts';
 import {dropLoadedSql, foreignSql, keptSql, loadedSubscriptionsSql} from './loaded-objects.ts';
@@ -112,8 +112,7 @@ class BorrowedDatabase {
   #xmin = '';
 
   constructor(server: Session, borrowed: Borrowed) {
-    const {signal: _, ...uninterrupted} = server;
-    this.#session = uninterrupted;
+    this.#session = uninterrupted(server);
     this.#borrowed = borrowed;
   }
 

@@ -1,7 +1,7 @@
 /** What a run claims for as long as it lasts, however it ends: advisory locks, in a session of their own. */
-import {connectionArgument, pathlessEnvironment} from '../postgres/connection.ts';
+import {pathlessEnvironment} from '../postgres/connection.ts';
 import {talkTo} from '../postgres/process.ts';
-import {queryError, type Session} from '../postgres/query.ts';
+import {askingArguments, queryError, type Session} from '../postgres/query.ts';
 
 /**
  * Classes of advisory locks ("loma", "lomb", "lomc"): one says by its token that the run which made a database lives, one by its
@@ -22,10 +22,7 @@ export interface Claim {
  */
 export async function claim(session: Session, locks: string): Promise<Claim | undefined> {
   const environment = pathlessEnvironment(session.connection, session.inherited);
-  const args = ['-X', '-q', '-A', '-t', '-w', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse'];
-  const keeper = talkTo(session.psql.path, [...args, `--dbname=${connectionArgument(session.connection)}`], {
-    environment,
-  });
+  const keeper = talkTo(session.psql.path, askingArguments(session), {environment});
   try {
     // Idle for as long as the run takes; the setting is unknown before PostgreSQL 14.
     const answer = await keeper.ask(

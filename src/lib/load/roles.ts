@@ -1,6 +1,6 @@
 /** Roles that a dump names in policies and user mappings, whatever `--no-owner` leaves out: the target must have them. */
 import {asBackupError, BackupError, messageOf} from '../errors.ts';
-import {query, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
+import {query, quoteIdentifier, quoteLiteral, type Session, uninterrupted} from '../postgres/query.ts';
 
 /**
  * Makes the roles that a dump names and the server lacks: without login and without rights, for a scratch restore only.
@@ -11,10 +11,9 @@ export async function createMissingRoles(session: Session, roles: readonly strin
   const missing = await missingRoles(session, roles);
   if (missing.length === 0) return [];
   // Not interrupted: the server goes on when psql is gone, and then nobody would drop them.
-  const {signal: _, ...uninterrupted} = session;
   try {
     await query(
-      uninterrupted,
+      uninterrupted(session),
       ['BEGIN;', ...missing.map((role) => `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN;`), 'COMMIT;'].join('\n'),
     );
     return missing;
@@ -26,11 +25,10 @@ export async function createMissingRoles(session: Session, roles: readonly strin
 
 /** @returns the roles that could not be dropped, with the reason: another run that names one may use it by now */
 export async function dropRoles(session: Session, roles: readonly string[]): Promise<{role: string; reason: string}[]> {
-  const {signal: _, ...cleanUp} = session;
   const failed: {role: string; reason: string}[] = [];
   for (const role of roles) {
     try {
-      await query(cleanUp, `DROP ROLE IF EXISTS ${quoteIdentifier(role)};`);
+      await query(uninterrupted(session), `DROP ROLE IF EXISTS ${quoteIdentifier(role)};`);
     } catch (error) {
       failed.push({role, reason: asBackupError(error).reason ?? messageOf(error)});
     }

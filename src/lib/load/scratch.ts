@@ -2,7 +2,7 @@
 import {randomBytes} from 'node:crypto';
 import {asBackupError, BackupError, interruption} from '../errors.ts';
 import {withDatabase} from '../postgres/connection.ts';
-import {query, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
+import {query, quoteIdentifier, quoteLiteral, type Session, uninterrupted} from '../postgres/query.ts';
 import {borrow} from './borrowed.ts';
 import {dropDatabase} from './drop-database.ts';
 
@@ -41,9 +41,9 @@ export async function createScratch(
   const stamp = now.toISOString().replaceAll(/\D/g, '').slice(0, 14);
   const name = `${scratchPrefix}${stamp}_${randomBytes(4).toString('hex')}`;
   // Not interrupted: the server goes on making the database when psql is gone, and then nobody would drop it.
-  const {signal: _, ...uninterrupted} = server;
+  const settled = uninterrupted(server);
   try {
-    await query(uninterrupted, createDatabaseSql(name, encoding, await templateEncoding(server)));
+    await query(settled, createDatabaseSql(name, encoding, await templateEncoding(server)));
   } catch (error) {
     if (!(error instanceof BackupError) || !/permission denied to create database/.test(error.reason ?? ''))
       throw error;
@@ -54,7 +54,7 @@ export async function createScratch(
     description: `scratch database ${name}`,
     loadedBy: () => undefined,
     requireUndisturbed: async () => undefined,
-    drop: () => dropDatabase(uninterrupted, name),
+    drop: () => dropDatabase(settled, name),
   };
 }
 

@@ -9,14 +9,12 @@ import {randomInt} from 'node:crypto';
 import {BackupError, interruption, messageOf} from '../errors.ts';
 import {withDatabase} from '../postgres/connection.ts';
 import {quotedMark} from '../postgres/process.ts';
-import {query, queryJson, quoteIdentifier, quoteLiteral, type Session} from '../postgres/query.ts';
+import {query, queryJson, quoteIdentifier, quoteLiteral, type Session, uninterrupted} from '../postgres/query.ts';
 import {type Claim, claim, lockClass} from './claim.ts';
 import {dropDatabase} from './drop-database.ts';
 import {type DatabaseProperties, mayEndSession, type SwapFacts, sessionsOn} from './swap-facts.ts';
 import {newDatabaseName, newDatabasePattern} from './swap-names.ts';
 import {isForTheEnd, settingsSql} from './swap-settings.ts';
-
-export {dropDatabase as dropNewDatabase};
 
 /** The beginning of the comment that marks a database of ours. */
 const marker = 'loma-backup restore --swap:';
@@ -126,8 +124,7 @@ export async function createBeside(server: Session, facts: SwapFacts, claim: Swa
       ].join('\n'),
     );
   } catch (error) {
-    const {signal: _, ...cleanUp} = server;
-    await dropDatabase(cleanUp, name);
+    await dropDatabase(uninterrupted(server), name);
     throw error;
   }
   return name;

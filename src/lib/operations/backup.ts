@@ -13,7 +13,7 @@ import {dumpEncoding, dumpError, dumpWarnings, startDump} from '../dump/pg-dump.
 import {withNewDataKey} from '../encrypt/data-key.ts';
 import {type EncryptionKey, fingerprintsOf, type Keyring, keyring} from '../encrypt/keys.ts';
 import {seal} from '../encrypt/seal.ts';
-import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
+import {asBackupError, BackupError, interruption, messageAndReason, messageOf} from '../errors.ts';
 import {asStep, collectWarnings, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
 import {type ServerFacts, serverFacts} from '../postgres/query.ts';
@@ -398,10 +398,7 @@ async function compareAndPrune(
   } catch (error) {
     const interrupted = interruption(runtime.signal);
     if (interrupted) throw interruptedAfter(manifest, interrupted);
-    const {message, reason} = asBackupError(error);
-    warn(
-      `the backup is complete, but old backups could not be looked at: ${[message, reason].filter(Boolean).join(': ')}`,
-    );
+    warn(`the backup is complete, but old backups could not be looked at: ${messageAndReason(error)}`);
   }
   return {pruned: undefined, isSuspicious: false};
 }

@@ -9,7 +9,7 @@ import {pipeline} from 'node:stream/promises';
 import {fittingKeys, integrityError} from '../encrypt/frame-check.ts';
 import {seal} from '../encrypt/seal.ts';
 import {sealWhole} from '../encrypt/seal-whole.ts';
-import {BackupError, interruption} from '../errors.ts';
+import {BackupError, interruption, messageAndReason} from '../errors.ts';
 import {hiddenKeyOf} from '../files/file-names.ts';
 import {encodeMetadata, type FileFacts} from '../files/metadata.ts';
 import {filePartSize} from '../upload/part-size.ts';
@@ -61,7 +61,7 @@ export async function rotateFiles(
     {store, keys, ...found, concurrency: mode === 'reseal' ? concurrency : lookConcurrency, step},
     runtime,
     (object, listed) => rotation.rotate(object, listed),
-    ({key}, {message, reason}) => ({key, outcome: 'failed', note: [message, reason].filter(Boolean).join(': ')}),
+    ({key}, error) => ({key, outcome: 'failed', note: messageAndReason(error)}),
   );
   const interrupted = interruption(runtime.signal);
   if (interrupted) throw interrupted;

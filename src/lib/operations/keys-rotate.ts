@@ -15,7 +15,7 @@ import {withUnwrappedDataKey, wrapDataKey} from '../encrypt/data-key.ts';
 import {fittingKeys} from '../encrypt/frame-check.ts';
 import {allKeys, type Keyring, keyring, recoveryNamespace} from '../encrypt/keys.ts';
 import type {MessageHeader, WrappedKey} from '../encrypt/message-header.ts';
-import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
+import {asBackupError, BackupError, interruption, messageAndReason, messageOf} from '../errors.ts';
 import {asStep, type Step} from '../observer.ts';
 import {openStores, type Stores} from '../upload/open-store.ts';
 import {type ObjectStore, readSmall} from '../upload/store.ts';
@@ -135,14 +135,13 @@ async function rotateIn(
       return {key: backup.key, ...(await work())};
     } catch (error) {
       throwInterruption(error, signal);
-      const {message, reason, code} = asBackupError(error);
-      if (code === 'OBJECT_NOT_FOUND') {
+      if (asBackupError(error).code === 'OBJECT_NOT_FOUND') {
         if (!(await isThere(store, backup.key))) return undefined;
         if (backup.state !== 'legacy' && !(await isThere(store, manifestKey(backup.key)))) {
           return {key: backup.key, outcome: 'left', note: 'its manifest was deleted in the meantime'};
         }
       }
-      return {key: backup.key, outcome: 'failed', note: [message, reason].filter(Boolean).join(': ')};
+      return {key: backup.key, outcome: 'failed', note: messageAndReason(error)};
     }
   };
   const legacy = backups.filter(({state}) => state === 'legacy');

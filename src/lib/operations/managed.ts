@@ -3,7 +3,7 @@ import {filterEntries} from '../dump/entry-filter.ts';
 import {ManagedRules} from '../dump/managed.ts';
 import {nameKey} from '../dump/sql-names.ts';
 import {lookAtRole, missingExtensions} from '../load/managed-facts.ts';
-import type {Session} from '../postgres/query.ts';
+import {type Session, uninterrupted} from '../postgres/query.ts';
 import type {LoadFilter} from './load-filter.ts';
 
 export interface ManagedFilter extends LoadFilter {
@@ -27,7 +27,7 @@ export async function managedFilter(session: Session): Promise<ManagedFilter> {
     check: () => undefined,
     async settle() {
       // Part of the result, after an interruption, too.
-      for (const name of await missingExtensions({...session, signal: undefined}, rules.extensions)) {
+      for (const name of await missingExtensions(uninterrupted(session), rules.extensions)) {
         rules.leftOut.push({
           what: `extension ${name}`,
           because: 'the server does not let this role make it',

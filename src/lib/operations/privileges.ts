@@ -8,12 +8,21 @@ import {
   lostPrivileges,
   type Privileges,
 } from '../load/privileges.ts';
-import type {Session} from '../postgres/query.ts';
+import type {ServerFacts, Session} from '../postgres/query.ts';
 
 export interface PrivilegesBefore extends Comparison {
   before: Privileges;
   /** Of the server. */
   major: number;
+}
+
+/** Looks at a database that a restore will overwrite, or that another one will take the place of. */
+export async function privilegesBefore(
+  session: Session,
+  {major}: ServerFacts,
+  comparison: Comparison,
+): Promise<PrivilegesBefore> {
+  return {before: await lookAtPrivileges(session, major), major, ...comparison};
 }
 
 /**

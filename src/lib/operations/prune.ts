@@ -4,7 +4,7 @@ import {staleUploadMs} from '../catalog/health.ts';
 import {backupsPrefix, manifestKey, partOf, verificationKey} from '../catalog/key-names.ts';
 import {planRetention, type RetentionDecision, type RetentionPolicy} from '../catalog/retention.ts';
 import {fingerprintsOf, keyring, type ReadingKeys} from '../encrypt/keys.ts';
-import {asBackupError, BackupError, interruption} from '../errors.ts';
+import {asBackupError, BackupError, interruption, messageAndReason} from '../errors.ts';
 import {asStep, type Observer, type Step} from '../observer.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore, UnfinishedUpload} from '../upload/store.ts';
@@ -172,8 +172,7 @@ async function abortStaleUploads(
   const fail = (key: string, error: unknown) => {
     const interrupted = interruption(signal);
     if (interrupted) throw interrupted;
-    const {message, reason} = asBackupError(error);
-    failures.push({key, reason: [message, reason].filter(Boolean).join(': ')});
+    failures.push({key, reason: messageAndReason(error)});
   };
   const abort = async (upload: UnfinishedUpload) => {
     // A backup of a large database over a slow line takes more than a day: its parts go on coming.

@@ -3,13 +3,13 @@ import {totals} from '../dump/contents.ts';
 import type {LeftOut} from '../dump/left-out.ts';
 import {readingKeys} from '../encrypt/keys.ts';
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
-import {lookAtPrivileges, privilegeWarnings} from '../load/privileges.ts';
+import {dropDatabase} from '../load/drop-database.ts';
+import {privilegeWarnings} from '../load/privileges.ts';
 import {
   claimTarget,
   createBeside,
   databaseSize,
   dropAbandoned,
-  dropNewDatabase,
   exchange,
   type SwapClaim,
   sessionBeside,
@@ -20,12 +20,12 @@ import {settingSql} from '../load/swap-settings.ts';
 import {isEmpty} from '../load/target.ts';
 import {asStep, collectWarnings, type Step} from '../observer.ts';
 import {withDatabase} from '../postgres/connection.ts';
-import type {Session} from '../postgres/query.ts';
+import {type Session, uninterrupted} from '../postgres/query.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
 import {heldBy} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
-import {type PrivilegesBefore, privilegesLeftOut} from './privileges.ts';
+import {type PrivilegesBefore, privilegesBefore, privilegesLeftOut} from './privileges.ts';
 import {
   type Confirm,
   finishRestored,
@@ -81,8 +81,7 @@ export async function restoreSwap(settings: SwapSettings, confirm: Confirm, runt
   const obstacles = swapObstacles(facts);
   if (obstacles.length > 0) throw swapRefused(target.address, obstacles);
   const server = await sessionBeside(prepared.session, facts);
-  const {major} = target;
-  const privileges = {before: await lookAtPrivileges(prepared.session, major), major, isSameDatabase: false};
+  const privileges = await privilegesBefore(prepared.session, target, {isSameDatabase: false});
   for (const text of [...swapWarnings(facts), ...privilegeWarnings(privileges.before, privileges)]) warn(text);
   const replaced = {chosen: undefined};
   if (!isEmpty(target) && !(await confirm(target, openable.backup, replaced))) throw refusal(target, replaced);
@@ -195,8 +194,7 @@ async function restoreBeside(
       },
     };
   } catch (error) {
-    const {signal: _, ...cleanUp} = server;
-    await dropNewDatabase(cleanUp, name).catch((problem) =>
+    await dropDatabase(uninterrupted(server), name).catch((problem) =>
       warn(`${name} could not be dropped (${messageOf(problem)}): the next restore --swap drops it`),
     );
     throw error;

@@ -11,13 +11,13 @@ import {type ReadingKeys, type RecoveryKeyText, readingKeys} from '../encrypt/ke
 import {asBackupError, BackupError, interruption, messageOf} from '../errors.ts';
 import {freeSpace} from '../load/disk-space.ts';
 import {preflight} from '../load/preflight.ts';
-import {lookAtPrivileges, privilegeWarnings} from '../load/privileges.ts';
+import {privilegeWarnings} from '../load/privileges.ts';
 import {analyze, hiddenTables, loadError, rowCountChecks, startLoad} from '../load/psql.ts';
 import {missingRoles, rolesMissing} from '../load/roles.ts';
 import {isEmpty, lookAtTarget, missingTablespaces, otherTables, type TargetFacts} from '../load/target.ts';
 import {asStep, collectWarnings, type Observer, type Step} from '../observer.ts';
 import type {Connection} from '../postgres/connection.ts';
-import {isReadable, type Session} from '../postgres/query.ts';
+import {isReadable, type Session, uninterrupted} from '../postgres/query.ts';
 import {knowsRestrict} from '../postgres/tools.ts';
 import {openStores} from '../upload/open-store.ts';
 import type {ObjectStore} from '../upload/store.ts';
@@ -26,7 +26,7 @@ import {type BackupChoice, findBackup} from './catalog.ts';
 import {heldBy, type LoadFilter} from './load-filter.ts';
 import {managedFilter} from './managed.ts';
 import {checkOpenable, type OpenableBackup, openBackup} from './open-backup.ts';
-import {privilegesLeftOut} from './privileges.ts';
+import {privilegesBefore, privilegesLeftOut} from './privileges.ts';
 import {type Runtime, sessionOf} from './runtime.ts';
 import {
   choose,
@@ -115,11 +115,7 @@ async function restoreFrom(
   const {warnings, warn} = collectWarnings(runtime.observer, settings.target.warnings);
   const {openable, session, target, chosen, occupied} = await prepare(store, keys, settings, runtime, warn);
   const overwritten = occupied ? overwrittenOf(occupied) : isEmpty(target) ? undefined : {chosen: undefined};
-  const privileges = overwritten && {
-    before: await lookAtPrivileges(session, target.major),
-    major: target.major,
-    isSameDatabase: true,
-  };
+  const privileges = overwritten && (await privilegesBefore(session, target, {isSameDatabase: true}));
   if (privileges && !chosen) for (const text of privilegeWarnings(privileges.before, privileges)) warn(text);
   if (overwritten && !(await confirm(target, openable.backup, overwritten))) throw refusal(target, overwritten);
   const safetyBackup = overwritten ? await backUpFirst(settings, runtime) : undefined;
@@ -284,7 +280,7 @@ export async function finishRestored(
 ): Promise<string[] | undefined> {
   const names = tables.map(({table}) => table);
   // Short questions, whose answers are part of the result: they are asked after an interruption, too.
-  const asking = {...session, signal: undefined};
+  const asking = uninterrupted(session);
   const orWarn = async <T>(what: string, work: () => Promise<T>): Promise<T | undefined> => {
     try {
       return await work();
@@ -399,7 +395,7 @@ export async function load(
       observer({type: 'progress', step: 'load', bytes, ...(dumpBytes === undefined ? {} : {totalBytes: dumpBytes})}),
     options,
   );
-  const psql = startLoad({...session, signal: undefined});
+  const psql = startLoad(uninterrupted(session));
   let isCommitting = false;
   // When COMMIT was said its end is waited for: of one that is broken off nobody knows what came of it.
   const stopping = new AbortController();

@@ -50,9 +50,14 @@ export function describeFailure(failure: ProcessFailure): string {
 /** Marks text of ours that an error message quotes: it is kept. */
 export const quotedMark = 'loma-backup:';
 
+/** What a server's messages begin with, and the parts of one. */
+const englishWords = 'ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DETAIL|HINT|CONTEXT|QUERY|STATEMENT';
+
 /** What a message of PostgreSQL's programs begins with; lines that begin otherwise go on with what is before them. */
-const messageStart =
-  /^(?=(?:.*: )?(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DETAIL|HINT|CONTEXT|QUERY|STATEMENT|LINE \d+): |psql: |pg_dump: |server closed |connection to server )/m;
+const messageStart = new RegExp(
+  String.raw`^(?=(?:.*: )?(?:${englishWords}|LINE \d+): |psql: |pg_dump: |server closed |connection to server )`,
+  'm',
+);
 
 /**
  * Takes out of PostgreSQL's messages what they quote of rows, which is PHI: details, contexts and statements whole, and
@@ -72,7 +77,7 @@ export function withoutValues(text: string): string {
 /** Before a message of the server: psql's or pg_dump's own words. */
 const messagePrefix = String.raw`(?:psql:[^\n]*?:\d+: |pg_dump: (?:[^\n]*?: )?)`;
 /** Two spaces follow the severity in every language (libpq, fe-protocol3.c), and libpq's own words are English here. */
-const foreignSeverity = String.raw`(?!(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DEBUG|DETAIL|HINT|CONTEXT|QUERY|STATEMENT|LINE):)\p{L}+:  `;
+const foreignSeverity = String.raw`(?!(?:${englishWords}|DEBUG|LINE):)\p{L}+:  `;
 /** One of a server that speaks another language (`lc_messages`), at the beginning of a text or behind a prefix. */
 const foreignMessage = new RegExp(`^${foreignSeverity}|(?:^|\n)${messagePrefix}${foreignSeverity}`, 'u');
 

@@ -20,6 +20,11 @@ export interface Session {
   signal?: AbortSignal | undefined;
 }
 
+/** A session for what is to be done to its end, or cleaned up, whatever was interrupted. */
+export function uninterrupted(session: Session): Session {
+  return {...session, signal: undefined};
+}
+
 /** psql prefixes that say nothing about the cause. */
 function withoutPrefix(stderr: string): string {
   return stderr.replace(/^(psql: )?(error: |ERROR: +|FATAL: +)?/, '');
@@ -76,6 +81,12 @@ export function queryError(error: unknown, session: Session): BackupError {
   });
 }
 
+/** Of psql, for questions: unaligned, tuples only, and terse, since details of an error quote rows. */
+export function askingArguments({connection}: Session): string[] {
+  const settings = ['-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse'];
+  return ['-X', '-q', '-A', '-t', '-w', ...settings, `--dbname=${connectionArgument(connection)}`];
+}
+
 /**
  * Runs SQL and gives what it printed: unaligned, tuples only. Each statement is a transaction of its own.
  * @param options.hasOwnPath with the role's search path in the place of none: for what runs functions of the database
@@ -86,22 +97,14 @@ export async function query(
   sql: string,
   {hasOwnPath = false}: {hasOwnPath?: boolean} = {},
 ): Promise<string> {
-  const args = [
-    '-X',
-    '-q',
-    '-A',
-    '-t',
-    '-w',
-    '-v',
-    'ON_ERROR_STOP=1',
-    '-v',
-    'VERBOSITY=terse',
-    `--dbname=${connectionArgument(session.connection)}`,
-  ];
   const environmentOf = hasOwnPath ? clientEnvironment : pathlessEnvironment;
   const environment = {...environmentOf(session.connection, session.inherited), PGCLIENTENCODING: 'UTF8'};
   try {
-    return await execute(session.psql.path, args, {environment, input: sql, signal: session.signal});
+    return await execute(session.psql.path, askingArguments(session), {
+      environment,
+      input: sql,
+      signal: session.signal,
+    });
   } catch (error) {
     throw interruption(session.signal) ?? queryError(error, session);
   }

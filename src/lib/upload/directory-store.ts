@@ -66,7 +66,7 @@ export class DirectoryStore implements ObjectStore {
     try {
       return (await stat(this.#root)).isDirectory();
     } catch (error) {
-      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
+      if (isGone(error)) return false;
       throw this.#error(`looking for ${this.description}`, error);
     }
   }
@@ -182,8 +182,7 @@ export class DirectoryStore implements ObjectStore {
       if (!facts.isFile()) return undefined;
       return {key, sizeBytes: facts.size, modifiedAt: facts.mtime, metadata: await readMetadata(metadataFile(file))};
     } catch (error) {
-      if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'ENOTDIR')
-        throw this.#error(`looking at ${key}`, error, 'read');
+      if (!isGone(error)) throw this.#error(`looking at ${key}`, error, 'read');
       await this.#requireBase();
       return undefined;
     }
@@ -349,8 +348,12 @@ async function filesUnder(folder: string): Promise<string[]> {
   return found;
 }
 
+function isGone(error: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '');
+}
+
 function undefinedIfGone(error: unknown): undefined {
-  if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw error;
+  if (!isGone(error)) throw error;
 }
 
 async function makeFolder(folder: string): Promise<void> {
