@@ -214,6 +214,7 @@ export type BackupChoice = {by: 'key'; key: string} | {by: 'latest'} | {by: 'tim
  * Finds the backup that is meant.
  * @param warn is told of newer ones that are passed over because they are incomplete or damaged, of rows that are not in it, and
  * of other databases that it might have been of
+ * @param options.catalog when every backup was looked at already
  * @throws BackupError BACKUP_NOT_FOUND
  */
 export async function findBackup(
@@ -221,7 +222,7 @@ export async function findBackup(
   choice: BackupChoice,
   keys: ReadingKeys | undefined,
   warn: (message: string) => void = () => undefined,
-  signal?: AbortSignal | undefined,
+  {signal, catalog}: {signal?: AbortSignal | undefined; catalog?: readonly Backup[]} = {},
 ): Promise<FoundBackup> {
   const listed = await listObjects(store);
   const sealing = catalogKeys(keys);
@@ -248,7 +249,10 @@ export async function findBackup(
     if (!isRestorable(found.backup)) warn(`a newer backup is passed over, because it is ${state}: ${key}: ${problem}`);
     else if (label !== preRestoreLabel) {
       const others = listed.slice(index + 1);
-      for (const warning of await warningsOf(store, found.backup, others, keys, signal)) warn(warning);
+      const keysOfOthers = new Set(others.map((other) => other.key));
+      const older = async () =>
+        catalog?.filter((other) => keysOfOthers.has(other.key)) ?? inspectAll(store, others, keys, signal);
+      for (const warning of await warningsOf(found.backup, older, keys, signal)) warn(warning);
       return found;
     } else newestPreRestore ??= key;
   }
@@ -259,16 +263,14 @@ export async function findBackup(
 
 /** What to say of the newest backup, beside the older ones. What can't be read of those is no reason to restore nothing. */
 async function warningsOf(
-  store: ObjectStore,
   taken: Backup,
-  others: readonly BackupObjects[],
+  older: () => Promise<readonly Backup[]>,
   keys: ReadingKeys | undefined,
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
   try {
-    const older = await inspectAll(store, others, keys, signal);
     // The recovery key may open what the others do not.
-    return choiceWarnings(taken, older, keys && !keys.recovery ? fingerprintsOf(keys) : undefined);
+    return choiceWarnings(taken, await older(), keys && !keys.recovery ? fingerprintsOf(keys) : undefined);
   } catch (error) {
     const interrupted = interruption(signal);
     if (interrupted) throw interrupted;

@@ -328,7 +328,7 @@ export function find(
   return asStep(
     observer,
     'find',
-    async () => checkOpenable(store, await findBackup(store, choice, keys, warn, signal), keys),
+    async () => checkOpenable(store, await findBackup(store, choice, keys, warn, {signal}), keys),
     ({backup}) => backup.key,
   );
 }

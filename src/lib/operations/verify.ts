@@ -273,7 +273,10 @@ class Verifier {
     if (this.#status('backup') === 'failed') throw new Skipped('the backup to verify could not be taken');
     const store = this.#stores.backups;
     const {signal, observer} = this.#runtime;
-    const found = await findBackup(store, this.#choice, this.#keys, (message) => this.#warn(message), signal);
+    const found = await findBackup(store, this.#choice, this.#keys, (message) => this.#warn(message), {
+      signal,
+      catalog: this.#backups,
+    });
     this.#found = found.backup;
     const openable = await checkOpenable(store, found, this.#keys);
     this.#openable = openable;
